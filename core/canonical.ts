@@ -1,0 +1,141 @@
+import { createHash } from 'node:crypto';
+import { Bytes } from './bytes.js';
+import { OrderedMap } from './ordered-map.js';
+import { high32, low32, type U64 } from './u64.js';
+
+/**
+ * The canonical encoding: equal states give equal bytes, whatever way they were reached.
+ * Object fields are written in order of their names, maps in order of their keys; `undefined` fields are
+ * left out. Every value starts with a tag and carries its length, so no two values share an encoding.
+ */
+export type Canonical =
+  | undefined
+  | null
+  | boolean
+  | U64
+  | string
+  | Bytes
+  | readonly Canonical[]
+  | { readonly [field: string]: unknown }
+  | OrderedMap<never, unknown>;
+
+const FLUSH_BYTES = 1 << 16;
+
+class Encoder {
+  #buffer = Buffer.allocUnsafe(FLUSH_BYTES * 2);
+  #at = 0;
+  #sink: (chunk: Buffer) => void;
+
+  constructor(sink: (chunk: Buffer) => void) {
+    this.#sink = sink;
+  }
+
+  flush(): void {
+    this.#sink(this.#buffer.subarray(0, this.#at));
+    this.#at = 0;
+  }
+
+  #room(count: number): void {
+    if (this.#at + count <= this.#buffer.length) return;
+    this.flush();
+    if (count > this.#buffer.length) this.#buffer = Buffer.allocUnsafe(count * 2);
+  }
+
+  #tag(tag: string, length?: number): void {
+    this.#room(5);
+    this.#buffer[this.#at++] = tag.charCodeAt(0);
+    if (length !== undefined) this.#at = this.#buffer.writeUInt32LE(length, this.#at);
+  }
+
+  #text(tag: string, value: string): void {
+    const length = Buffer.byteLength(value);
+    this.#tag(tag, length);
+    this.#room(length);
+    this.#at += this.#buffer.write(value, this.#at, 'utf8');
+  }
+
+  #number(value: number): void {
+    if (Number.isSafeInteger(value) && value >= 0) {
+      this.#tag('u');
+      this.#room(8);
+      this.#at = this.#buffer.writeUInt32LE(low32(value), this.#at);
+      this.#at = this.#buffer.writeUInt32LE(high32(value), this.#at);
+    } else {
+      this.#tag('d');
+      this.#room(8);
+      this.#at = this.#buffer.writeDoubleLE(value, this.#at);
+    }
+  }
+
+  value(value: unknown): void {
+    switch (typeof value) {
+      case 'undefined':
+        return this.#tag('_');
+      case 'boolean':
+        return this.#tag(value ? 't' : 'f');
+      case 'number':
+        return this.#number(value);
+      case 'bigint':
+        this.#tag('U');
+        this.#room(8);
+        this.#at = this.#buffer.writeBigUInt64LE(BigInt.asUintN(64, value), this.#at);
+        return;
+      case 'string':
+        return this.#text('s', value);
+      case 'object':
+        if (value === null) return this.#tag('0');
+        return this.#object(value);
+      default:
+        throw new TypeError(`canonical: a ${typeof value} has no encoding`);
+    }
+  }
+
+  #object(value: object): void {
+    if (value instanceof Bytes) {
+      this.#tag('b', value.length);
+      this.#room(value.length);
+      value.copyTo(this.#buffer, this.#at);
+      this.#at += value.length;
+    } else if (value instanceof OrderedMap) {
+      this.#tag('m', value.size);
+      for (const [key, item] of value) {
+        this.value(key);
+        this.value(item);
+      }
+    } else if (Array.isArray(value)) {
+      this.#tag('a', value.length);
+      for (const item of value) this.value(item);
+    } else {
+      const proto: unknown = Object.getPrototypeOf(value);
+      if (proto !== Object.prototype && proto !== null)
+        throw new TypeError('canonical: a class instance has no encoding');
+      const record = value as Record<string, unknown>;
+      const names = Object.keys(record)
+        .filter((name) => record[name] !== undefined)
+        .sort();
+      this.#tag('o', names.length);
+      for (const name of names) {
+        this.#text('k', name);
+        this.value(record[name]);
+      }
+    }
+  }
+}
+
+/** The canonical bytes of a value. Throws `TypeError` on functions, symbols and unknown classes: our bug. */
+export function encodeCanonical(value: unknown): Buffer {
+  const chunks: Buffer[] = [];
+  const encoder = new Encoder((chunk) => chunks.push(Buffer.from(chunk)));
+  encoder.value(value);
+  encoder.flush();
+  return Buffer.concat(chunks);
+}
+
+/** sha256 of the canonical bytes, in hex; the state hash of a snapshot. */
+export function hashCanonical(value: unknown): string {
+  const hash = createHash('sha256');
+  const encoder = new Encoder((chunk) => hash.update(chunk));
+  encoder.value(value);
+  encoder.flush();
+  return hash.digest('hex');
+}

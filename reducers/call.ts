@@ -1,0 +1,278 @@
+import { Bytes, putU32, putU64 } from '../core/bytes.js';
+import type { IoctlEvent, IoEvent, MemNote } from '../core/event.js';
+import { add, lastOf, sub, type U64 } from '../core/u64.js';
+import type { OpenFile, Process } from './files/state.js';
+import type { Tx } from './tx.js';
+
+/** How one call of a modelled interface compares with the recording, gravest part first. */
+export type Verdict = 'diverge' | 'unknown' | 'learned' | 'match';
+
+/** A prediction of bytes that the kernel writes. */
+export interface OutWrite {
+  readonly addr: U64;
+  readonly bytes: Bytes;
+  readonly field: string;
+  /** `predicted`: must be recorded so. `learned`: taken over now, as a new fact. `unknown`: not compared. */
+  readonly how: 'predicted' | 'learned' | 'unknown';
+}
+
+const NO_NOTES: readonly MemNote[] = [];
+
+/**
+ * One call of a modelled interface while it is being reduced: what the handler reads, predicts and learns.
+ * There is one instance per engine, begun anew for each call, so that a call costs no allocation of its own.
+ *
+ * A handler goes through the kernel's checks in the kernel's order:
+ *
+ *     if (flagsBad && call.fail('EINVAL', 'map-dma.flags')) return;
+ *     …
+ *     if (!call.succeed('map-dma.ok')) return;
+ *     // from here: change the state
+ *
+ * The first `fail`, `succeed` or `unknown` is the prediction; nothing of the recorded answer can be read before
+ * it. `fail` gives true when the handler should stop. It gives false only when the recording says
+ * that the call succeeded all the same: the verdict is then `diverge`, and the handler goes on so that
+ * the state follows the recording. `succeed` gives false when the recording says that the call failed.
+ */
+export class Call {
+  tx!: Tx;
+  event!: IoctlEvent | IoEvent;
+  process!: Process;
+  file!: OpenFile;
+  /** The uAPI's name of the command, e.g. `IOMMU_IOAS_MAP`. */
+  name = '';
+  /** ioctl argument (0 for read and write). */
+  arg: U64 = 0;
+  /** Bytes known at `arg` before the call; empty where the recording has none. */
+  struct: Bytes = Bytes.EMPTY;
+  memIn: readonly MemNote[] = NO_NOTES;
+  memOut: readonly MemNote[] = NO_NOTES;
+  /** How many bytes at `arg` mean something; the comparison stops there. */
+  extentBytes = 0;
+
+  #rule = '';
+  #ret: U64 | -1 | null = null;
+  #errno = '';
+  #retHow: 'predicted' | 'learned' | 'unknown' = 'unknown';
+  #unknownReason = '';
+  #outs: OutWrite[] = [];
+  #learnedNow = false;
+  #read = '';
+
+  /** Called by the dispatcher only. */
+  begin(
+    tx: Tx,
+    event: IoctlEvent | IoEvent,
+    process: Process,
+    file: OpenFile,
+    name: string,
+    extentBytes: number,
+  ): void {
+    this.tx = tx;
+    this.event = event;
+    this.process = process;
+    this.file = file;
+    this.name = name;
+    this.extentBytes = extentBytes;
+    if (event.kind === 'ioctl') {
+      this.arg = event.arg;
+      this.memIn = event.memIn;
+      this.memOut = event.memOut;
+      const first = event.memIn[0];
+      this.struct =
+        first === undefined ? Bytes.EMPTY : first.addr === event.arg ? first.bytes : this.#structElsewhere();
+    } else {
+      this.arg = 0;
+      this.memIn = NO_NOTES;
+      this.memOut = NO_NOTES;
+      this.struct = event.data;
+    }
+    this.#rule = '';
+    this.#ret = null;
+    this.#errno = '';
+    this.#retHow = 'unknown';
+    this.#unknownReason = '';
+    if (this.#outs.length > 0) this.#outs = [];
+    this.#learnedNow = false;
+    this.#read = '';
+  }
+
+  #structElsewhere(): Bytes {
+    return this.memIn.find((note) => note.addr === this.arg)?.bytes ?? Bytes.EMPTY;
+  }
+
+  // ---- reading -------------------------------------------------------------------------------------------
+
+  /** Bytes that were in memory before the call, or undefined where the recording does not hold all of them. */
+  bytesAt(addr: U64, count: number): Bytes | undefined {
+    return find(this.memIn, addr, count);
+  }
+
+  /** Names the state that the rule looked at, for the explanation of a divergence: `area 0x1000-0x1fff of event 12`. */
+  looked(text: string): void {
+    this.#read = text;
+  }
+
+  // ---- predicting ----------------------------------------------------------------------------------------
+
+  get predicted(): boolean {
+    return this.#rule !== '' || this.#unknownReason !== '';
+  }
+
+  /** Predicts a failure. True: the handler stops. See the class comment for false. */
+  fail(errno: string, rule: string): boolean {
+    if (!this.predicted) {
+      this.#rule = rule;
+      this.#ret = -1;
+      this.#errno = errno;
+      this.#retHow = 'predicted';
+    }
+    return !this.#recordedSuccess();
+  }
+
+  /** Predicts success. True: the effects happen, so the handler changes the state. */
+  succeed(rule: string, ret: U64 = 0): boolean {
+    if (!this.predicted) {
+      this.#rule = rule;
+      this.#ret = ret;
+      this.#retHow = 'predicted';
+    }
+    return this.#recordedSuccess();
+  }
+
+  /**
+   * Predicts success with a value that no model can know beforehand (an fd of a table with an unknown past,
+   * a byte count of a device). `ret` is checked to be a success only. The verdict is `learned`.
+   */
+  succeedWithLearnedRet(rule: string): boolean {
+    if (!this.predicted) {
+      this.#rule = rule;
+      this.#retHow = 'learned';
+    }
+    return this.#recordedSuccess();
+  }
+
+  /**
+   * Says that the answer cannot be predicted, and why: `payload not recorded`, `not modelled`,
+   * `mappings unknown since event 12`. True when the recording says that the call succeeded, so the
+   * handler can carry the unknown into the state.
+   */
+  unknown(reason: string): boolean {
+    if (!this.predicted) this.#unknownReason = reason;
+    return this.#recordedSuccess();
+  }
+
+  /** The value that the recording returned. Only after a prediction: before, it is our own bug and throws. */
+  get recordedRet(): U64 | -1 | null {
+    if (!this.predicted) throw new Error('Call: the recorded answer was read before a prediction was made');
+    return this.event.ret;
+  }
+
+  /** The error that the recording shows, '' for success. Only after a prediction. */
+  get recordedErrno(): string {
+    if (!this.predicted) throw new Error('Call: the recorded answer was read before a prediction was made');
+    return this.event.errno;
+  }
+
+  #recordedSuccess(): boolean {
+    return this.event.ret !== null && this.event.ret !== -1;
+  }
+
+  // ---- predicting what the kernel writes -----------------------------------------------------------------
+
+  /** The kernel writes a 32-bit value at `arg + offset`. */
+  out32(offset: number, value: number, field: string): void {
+    const bytes = new Uint8Array(4);
+    putU32(bytes, 0, value);
+    this.outBytes(add(this.arg, offset), new Bytes(bytes), field);
+  }
+
+  /** The kernel writes a 64-bit value at `arg + offset`. */
+  out64(offset: number, value: U64, field: string): void {
+    const bytes = new Uint8Array(8);
+    putU64(bytes, 0, value);
+    this.outBytes(add(this.arg, offset), new Bytes(bytes), field);
+  }
+
+  /** The kernel writes bytes anywhere in the caller's memory. */
+  outBytes(addr: U64, bytes: Bytes, field: string): void {
+    this.#outs.push({ addr, bytes, field, how: 'predicted' });
+  }
+
+  /** The kernel writes `count` bytes that this recording cannot tell us; they are not compared. Why: `reason`. */
+  outUnknown(addr: U64, count: number, reason: string): void {
+    this.#outs.push({ addr, bytes: new Bytes(new Uint8Array(count)), field: reason, how: 'unknown' });
+  }
+
+  /**
+   * The kernel writes a fact of the machine. A known fact is predicted and given back; an unknown one is
+   * learned from the recording, stored under `key` and given back; undefined when the recording lacks it too.
+   * `key` must be one that the table in facts.ts allows.
+   */
+  learnBytes(addr: U64, count: number, key: string, field: string): Bytes | undefined {
+    const known = this.tx.world.facts.get(key);
+    if (known !== undefined && known.value instanceof Bytes && known.value.length === count) {
+      this.outBytes(addr, known.value, field);
+      return known.value;
+    }
+    const bytes = find(this.memOut, addr, count);
+    if (bytes === undefined) return undefined;
+    const copy = new Bytes(bytes.toUint8Array());
+    this.tx.world.facts.set(key, Object.freeze({ value: copy, since: this.event.seq }));
+    this.#outs.push({ addr, bytes: copy, field, how: 'learned' });
+    this.#learnedNow = true;
+    return copy;
+  }
+
+  learn32(offset: number, key: string, field: string): number | undefined {
+    return this.learnBytes(add(this.arg, offset), 4, key, field)?.u32(0);
+  }
+
+  learn64(offset: number, key: string, field: string): U64 | undefined {
+    return this.learnBytes(add(this.arg, offset), 8, key, field)?.u64(0);
+  }
+
+  /** Marks that something about the machine was taken over from the recording, other than by learn*. */
+  noteLearned(): void {
+    this.#learnedNow = true;
+  }
+
+  // ---- for the comparison --------------------------------------------------------------------------------
+
+  get rule(): string {
+    return this.#rule;
+  }
+  get predictedRet(): U64 | -1 | null {
+    return this.#ret;
+  }
+  get predictedErrno(): string {
+    return this.#errno;
+  }
+  get retHow(): 'predicted' | 'learned' | 'unknown' {
+    return this.#retHow;
+  }
+  get unknownReason(): string {
+    return this.#unknownReason;
+  }
+  get outs(): readonly OutWrite[] {
+    return this.#outs;
+  }
+  get learnedNow(): boolean {
+    return this.#learnedNow;
+  }
+  get stateRead(): string {
+    return this.#read;
+  }
+}
+
+/** `count` bytes at `addr` out of one of the notes. */
+export function find(notes: readonly MemNote[], addr: U64, count: number): Bytes | undefined {
+  for (const note of notes) {
+    if (addr < note.addr) continue;
+    const noteLast = lastOf(note.addr, note.bytes.length);
+    if (noteLast === undefined || addr > noteLast) continue;
+    const at = sub(addr, note.addr);
+    if (typeof at === 'number' && note.bytes.has(at, count)) return note.bytes.slice(at, count);
+  }
+  return undefined;
+}

@@ -1,0 +1,23 @@
+import type { Event } from '../core/event.js';
+import type { Call } from './call.js';
+import type { FileKind, OpenFile, Process } from './files/state.js';
+import type { Tx } from './tx.js';
+
+/**
+ * What a family of objects gives to the dispatcher: one entry for each kind of file that it owns.
+ * All functions change `tx.world` only, and read nothing else.
+ */
+export interface FileFamily {
+  /** A new file of this kind appeared: opened, or found behind an fd whose past is unknown (`file.complete` false).
+   * Gives the file with `object`/`objectKey` set, after making its object. */
+  open?(tx: Tx, file: OpenFile, event: Event, process: Process): OpenFile;
+  /** One ioctl. Must make a prediction. */
+  ioctl?(call: Call): void;
+  /** read/write on such a file. Counted as a call of the interface only when `countsIo`. Must then make a prediction. */
+  io?(call: Call): void;
+  readonly countsIo?: boolean;
+  /** The last reference (fd or VMA) is gone. */
+  release?(tx: Tx, file: OpenFile, event: Event): void;
+}
+
+export type Families = Partial<Record<FileKind, FileFamily>>;

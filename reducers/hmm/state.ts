@@ -1,0 +1,4 @@
+/** One open of a dmirror device. */
+export interface Mirror {
+  readonly id: number;
+}

@@ -1,0 +1,4 @@
+/** One open of /dev/iommu. */
+export interface IommufdContext {
+  readonly id: number;
+}

@@ -1,0 +1,68 @@
+import { OrderedMap } from '../core/ordered-map.js';
+import type { U64 } from '../core/u64.js';
+import type { Bytes } from '../core/bytes.js';
+import type { FdTable, OpenFile, Process } from './files/state.js';
+import type { AddressSpace } from './memory/state.js';
+import type { IommufdContext } from './iommufd/state.js';
+import type { VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
+import type { Mirror } from './hmm/state.js';
+
+/** Something the recording taught about the machine; the same question must get the same answer again. */
+export interface Fact {
+  readonly value: U64 | string | Bytes;
+  /** `seq` of the event that taught it. */
+  readonly since: number;
+}
+
+/**
+ * The whole modelled kernel: a small root of tables. Values in the tables are frozen plain records; a record
+ * may hold further tables (VMAs, areas). As a snapshot all tables are frozen; inside a transaction
+ * ({@link Tx}) the tables of the root are open.
+ */
+export interface World {
+  /** Thread groups by pid. */
+  readonly processes: OrderedMap<number, Process>;
+  /** Thread id -> pid of its group. */
+  readonly threads: OrderedMap<number, number>;
+  /** Tables of file descriptors, shared by CLONE_FILES. */
+  readonly fdTables: OrderedMap<number, FdTable>;
+  /** Open file descriptions, by our own id. */
+  readonly files: OrderedMap<number, OpenFile>;
+  /** Address spaces (mm), by our own id. */
+  readonly spaces: OrderedMap<number, AddressSpace>;
+  readonly iommufds: OrderedMap<number, IommufdContext>;
+  readonly containers: OrderedMap<number, VfioContainer>;
+  readonly groups: OrderedMap<number, VfioGroup>;
+  readonly devices: OrderedMap<string, VfioDevice>;
+  readonly mirrors: OrderedMap<number, Mirror>;
+  /** Facts of the machine, by a key such as `vfio-device/0000:00:10.0/num_regions`. */
+  readonly facts: OrderedMap<string, Fact>;
+  /** Last id given out, by table name. */
+  readonly counters: OrderedMap<string, number>;
+}
+
+export const WORLD_TABLES: readonly (keyof World)[] = [
+  'processes',
+  'threads',
+  'fdTables',
+  'files',
+  'spaces',
+  'iommufds',
+  'containers',
+  'groups',
+  'devices',
+  'mirrors',
+  'facts',
+  'counters',
+];
+
+const TEXTUAL: ReadonlySet<keyof World> = new Set(['devices', 'facts', 'counters']);
+
+/** The state before the first event. */
+export function emptyWorld(): World {
+  const tables = WORLD_TABLES.map((name) => [
+    name,
+    (TEXTUAL.has(name) ? OrderedMap.textual() : OrderedMap.numeric()).freeze(),
+  ]);
+  return Object.freeze(Object.fromEntries(tables) as unknown as World);
+}
