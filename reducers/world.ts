@@ -3,7 +3,8 @@ import type { U64 } from '../core/u64.js';
 import type { Bytes } from '../core/bytes.js';
 import type { FdTable, OpenFile, Process } from './files/state.js';
 import type { AddressSpace } from './memory/state.js';
-import type { IommufdContext } from './iommufd/state.js';
+import type { GapTree } from './iommufd/gaps.js';
+import type { Ioas, IommufdContext } from './iommufd/state.js';
 import type { VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
 import type { Mirror } from './hmm/state.js';
 
@@ -31,6 +32,10 @@ export interface World {
   /** Address spaces (mm), by our own id. */
   readonly spaces: OrderedMap<number, AddressSpace>;
   readonly iommufds: OrderedMap<number, IommufdContext>;
+  /** IOASes of all contexts, by our own id. */
+  readonly ioases: OrderedMap<number, Ioas>;
+  /** Index of the free IOVA ranges of an IOAS; only where the kernel was asked to choose an IOVA. */
+  readonly ioasGaps: OrderedMap<number, GapTree>;
   readonly containers: OrderedMap<number, VfioContainer>;
   readonly groups: OrderedMap<number, VfioGroup>;
   readonly devices: OrderedMap<string, VfioDevice>;
@@ -48,6 +53,8 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'files',
   'spaces',
   'iommufds',
+  'ioases',
+  'ioasGaps',
   'containers',
   'groups',
   'devices',

@@ -14,6 +14,7 @@ export type FileKind =
   | 'dma-buf'
   | 'iommufd-fault'
   | 'iommufd-veventq'
+  | 'iommufd-access'
   | 'other'
   | 'unknown';
 
