@@ -105,6 +105,11 @@ export class Fields {
       this.fail(name, value === undefined ? 'is missing' : 'must be a number or text in hex');
       return 0;
     }
+    // Up to 13 hex digits are exact in a double; this is the way of nearly all addresses.
+    if (value.length <= 15 && value.charCodeAt(1) === 0x78) {
+      const small = Number(value);
+      if (small >= 0) return small;
+    }
     const parsed = parseU64(value);
     if (parsed === undefined) this.fail(name, 'must be a number of at most 64 bits', 'IOT105');
     return parsed ?? 0;

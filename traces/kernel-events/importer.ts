@@ -5,7 +5,7 @@ import { DiagnosticLog } from '../diagnostic-log.js';
 import type { Recording } from '../recording.js';
 import type { LineCode } from './fields.js';
 import { type TextLine, textLines } from './lines.js';
-import { type Draft, type Enter, type Exit, type Fork, LineParser, type Rec } from './parse.js';
+import { type Draft, draftHead, type Enter, type Exit, type Fork, LineParser, type Rec } from './parse.js';
 import { ReorderWindow } from './reorder.js';
 
 /**
@@ -175,7 +175,7 @@ export class KernelEventRecording implements Recording {
     else if (record.ev === 'exit') this.#exit(record);
     else {
       const { pid, tid, line, child } = record;
-      const head = { pid, tid, file: 0, line, ret: child, errno: '', injected: false };
+      const head = { ...draftHead(pid, tid, line), enteredAt: 0, ret: child, errno: '', injected: false };
       this.#put({ kind: 'fork', ...head, call: 'clone', flags: this.#cloneFlags(record) }, this.#seq);
     }
   }
@@ -215,10 +215,10 @@ export class KernelEventRecording implements Recording {
   }
 
   #put(draft: Draft, enteredAt: number): void {
-    const place = { seq: this.#seq++, tsNs: this.#lastTsNs };
-    this.#batch.push(
-      ('ret' in draft && draft.kind !== 'fault' ? { ...draft, ...place, enteredAt } : { ...draft, ...place }) as Event,
-    );
+    draft.seq = this.#seq++;
+    draft.tsNs = this.#lastTsNs;
+    if ('enteredAt' in draft) draft.enteredAt = enteredAt;
+    this.#batch.push(draft);
   }
 }
 
@@ -226,7 +226,7 @@ export class KernelEventRecording implements Recording {
 function joined(enter: Enter, exit: Exit | undefined): Draft {
   const { pid, tid, line } = enter;
   const result = { ret: exit === undefined ? null : exit.ret, errno: exit === undefined ? '' : exit.errno };
-  const head = { pid, tid, file: 0, line, ...result, injected: false };
+  const head = { ...draftHead(pid, tid, line), enteredAt: 0, ...result, injected: false };
   if (enter.call !== 'ioctl') return { kind: 'other', ...head, call: enter.call, text: enter.text };
   return {
     kind: 'ioctl',

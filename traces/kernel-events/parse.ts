@@ -3,8 +3,11 @@ import type { Event } from '../../core/event.js';
 import { sub, type U64 } from '../../core/u64.js';
 import { Fields, type Problem, type Result } from './fields.js';
 
-/** An event that lacks only what its place on the tape gives it. */
-export type Draft = Event extends infer E ? (E extends Event ? Omit<E, 'seq' | 'tsNs' | 'enteredAt'> : never) : never;
+/**
+ * An event that nobody else has seen yet. Its place on the tape (`seq`, `tsNs`, `enteredAt`) is 0 until the
+ * importer knows it.
+ */
+export type Draft = Event extends infer E ? (E extends Event ? { -readonly [K in keyof E]: E[K] } : never) : never;
 
 /** The first half of a call. */
 export interface Enter {
@@ -49,6 +52,20 @@ export interface Whole {
 }
 
 export type Rec = Enter | Exit | Fork | Whole;
+
+interface DraftHead {
+  seq: number;
+  tsNs: number;
+  pid: number;
+  tid: number;
+  file: number;
+  line: number;
+}
+
+/** The fields that every event has. */
+export function draftHead(pid: number, tid: number, line: number): DraftHead {
+  return { seq: 0, tsNs: 0, pid, tid, file: 0, line };
+}
 
 const O_RDWR = 2;
 const OTHER_TEXT_CHARS = 200;
@@ -130,8 +147,8 @@ export class LineParser {
     }
   }
 
-  #head(): { pid: number; tid: number; file: number; line: number } {
-    return { pid: this.#pid, tid: this.#tid, file: 0, line: this.#line };
+  #head(): DraftHead {
+    return draftHead(this.#pid, this.#tid, this.#line);
   }
 
   #whole(draft: Draft): Whole {
@@ -201,7 +218,8 @@ export class LineParser {
 
   #call(call: string): Draft {
     const f = this.#fields;
-    const head = { ...this.#head(), ...(f.has('ret') ? f.result() : SUCCESS), injected: false };
+    const result = f.has('ret') ? f.result() : SUCCESS;
+    const head = { ...this.#head(), enteredAt: 0, ret: result.ret, errno: result.errno, injected: false };
     switch (call) {
       case 'mmap': {
         const a = f.args(6);
