@@ -81,9 +81,7 @@ export const DMIRROR_COMMANDS: readonly Command[] = [
   dmirror(8, 'FLAGS', dmirrorFlags),
 ];
 
-const ORDER_SHIFT = 53;
-
-/** Bits of a `hmm_pfn`; the order of the mapping lies in bits 53 to 57, the page frame number below. */
+/** Flag bits of a `hmm_pfn`; below them lie the order of the mapping (bits 53 to 57) and the page frame number. */
 export const HMM_PFN_OUT: FlagSet = bits('HMM_PFN_', {
   VALID: 1n << 63n,
   WRITE: 1n << 62n,
@@ -94,7 +92,6 @@ export const HMM_PFN_OUT: FlagSet = bits('HMM_PFN_', {
 });
 export const HMM_PFN_REQUEST: FlagSet = bits('HMM_PFN_', { REQ_FAULT: 1n << 63n, REQ_WRITE: 1n << 62n });
 export const HMM_PFN_BITS: FlagSet = joinBits(HMM_PFN_OUT, HMM_PFN_REQUEST);
-export const HMM_PFN_ORDER_SHIFT: number = ORDER_SHIFT;
 
 /** What a driver asks hmm_range_fault() for; kernel addresses. */
 export const hmmRange: Struct = struct('hmm_range', {

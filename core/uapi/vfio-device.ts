@@ -10,6 +10,7 @@ import {
   flexible,
   flexibleChoice,
   member,
+  oneOf,
   plainCommand,
   pointer,
   pointsTo,
@@ -106,11 +107,14 @@ export const irqSet: Struct = struct('vfio_irq_set', {
   ),
 });
 
+/** Ids that stand for no iommufd device: one that the caller owns without an id of its own, and a stranger's. */
+const DEVID = oneOf('VFIO_PCI_DEVID_', { OWNED: 0, NOT_OWNED: 0xffff_ffff });
+
 /** Which id the first word holds is told by the flags of the enclosing struct. */
 export const dependentDevice: Struct = struct('vfio_pci_dependent_device', {
   owner: union(
     by('flags', 1),
-    [member('devid', [1], scalarShape('s32')), member('group_id', [0], scalarShape('u32'))],
+    [member('devid', [1], scalarShape('u32', DEVID)), member('group_id', [0], scalarShape('u32'))],
     'out',
   ),
   segment: u16('out', 'hex'),
