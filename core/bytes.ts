@@ -23,6 +23,7 @@ export class Bytes {
     this.length = length;
   }
 
+  /** Pairs of hex digits, as the caller has checked; other characters count as zero. */
   static fromHex(text: string): Bytes {
     const bytes = new Uint8Array(text.length >> 1);
     for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(text.slice(i * 2, i * 2 + 2), 16);
@@ -31,11 +32,11 @@ export class Bytes {
 
   /** Whether `count` bytes from `at` are there. */
   has(at: number, count: number): boolean {
-    return at >= 0 && at + count <= this.length;
+    return at >= 0 && count >= 0 && at + count <= this.length;
   }
 
   #check(at: number, count: number): number {
-    if (at < 0 || at + count > this.length) throw new RangeError(`Bytes: ${count} bytes at ${at} of ${this.length}`);
+    if (!this.has(at, count)) throw new RangeError(`Bytes: ${count} bytes at ${at} of ${this.length}`);
     return this.#offset + at;
   }
 

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Bytes } from './bytes.js';
 import { OrderedMap } from './ordered-map.js';
-import { high32, low32, type U64 } from './u64.js';
+import { high32, low32, U64_MAX, type U64 } from './u64.js';
 
 /**
  * The canonical encoding: equal states give equal bytes, whatever way they were reached.
@@ -20,6 +20,8 @@ export type Canonical =
   | OrderedMap<never, unknown>;
 
 const FLUSH_BYTES = 1 << 16;
+const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
+const LONE_SURROGATE = /\p{Surrogate}/u;
 
 class Encoder {
   #buffer = Buffer.allocUnsafe(FLUSH_BYTES * 2);
@@ -48,10 +50,13 @@ class Encoder {
   }
 
   #text(tag: string, value: string): void {
-    const length = Buffer.byteLength(value);
-    this.#tag(tag, length);
+    // UTF-8 has one replacement for all lone surrogates (a JSON recording may hold some), UTF-16 keeps them apart.
+    const lone = LONE_SURROGATE.test(value);
+    const encoding = lone ? 'utf16le' : 'utf8';
+    const length = Buffer.byteLength(value, encoding);
+    this.#tag(lone ? tag.toUpperCase() : tag, length);
     this.#room(length);
-    this.#at += this.#buffer.write(value, this.#at, 'utf8');
+    this.#at += this.#buffer.write(value, this.#at, encoding);
   }
 
   #number(value: number): void {
@@ -63,7 +68,20 @@ class Encoder {
     } else {
       this.#tag('d');
       this.#room(8);
-      this.#at = this.#buffer.writeDoubleLE(value, this.#at);
+      this.#buffer.writeDoubleLE(value, this.#at);
+      // NaN has many bit patterns, and which one a machine makes is no part of the value.
+      if (Number.isNaN(value)) this.#buffer.fill(0xff, this.#at, this.#at + 8);
+      this.#at += 8;
+    }
+  }
+
+  #bigint(value: bigint): void {
+    if (value > MAX_SAFE && value <= U64_MAX) {
+      this.#tag('q');
+      this.#room(8);
+      this.#at = this.#buffer.writeBigUInt64LE(value, this.#at);
+    } else {
+      this.#text('i', value.toString()); // no U64: negative, beyond 64 bits, or not in canonical form
     }
   }
 
@@ -76,10 +94,7 @@ class Encoder {
       case 'number':
         return this.#number(value);
       case 'bigint':
-        this.#tag('U');
-        this.#room(8);
-        this.#at = this.#buffer.writeBigUInt64LE(BigInt.asUintN(64, value), this.#at);
-        return;
+        return this.#bigint(value);
       case 'string':
         return this.#text('s', value);
       case 'object':

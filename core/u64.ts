@@ -115,7 +115,7 @@ export function max(a: U64, b: U64): U64 {
 /** The last address of `length` bytes from `start`, or undefined when the range is empty or passes 2^64. */
 export function lastOf(start: U64, length: U64): U64 | undefined {
   if (typeof start === 'number' && typeof length === 'number') {
-    const last = start + length - 1;
+    const last = start + (length - 1); // in this order every value up to 2^53 is exact
     if (length > 0 && last <= SAFE_MAX) return last;
   }
   if (length === 0) return undefined;
