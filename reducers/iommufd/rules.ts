@@ -9,3 +9,19 @@ export interface Rule {
   /** When it applies, in one sentence. */
   readonly text: string;
 }
+
+/** Why an operation that several calls share does not happen. `errno` is '' where the recording cannot tell. */
+export interface Refusal {
+  readonly errno: string;
+  readonly rule: string;
+  /** Why the answer is not known, where it is not. */
+  readonly unknown: string;
+}
+
+export function refusal(errno: string, rule: string): Refusal {
+  return Object.freeze({ errno, rule, unknown: '' });
+}
+
+export function notKnown(reason: string): Refusal {
+  return Object.freeze({ errno: '', rule: '', unknown: reason });
+}

@@ -20,6 +20,10 @@ export interface IommufdContext {
   /** Id of the IOAS that the VFIO compatibility calls work on; 0 when none. */
   readonly vfioIoas: number;
   readonly noIommu: boolean;
+  /** What keeps the context alive besides its own file: bound real devices, accesses, event queues. */
+  readonly holders: number;
+  /** Its own file is gone. */
+  readonly closed: boolean;
   /** Every id from here on is free. */
   readonly nextObjectId: number;
   /** Ids below `nextObjectId` that are free again; the lowest is given out first. */
@@ -84,8 +88,8 @@ export interface PagingHwpt extends ObjectHead {
   readonly dirtyOn: boolean;
   /** Dirty IOVAs as disjoint ranges. */
   readonly dirty: RangeMap<Interval>;
-  /** `seq` since which dirty bits may be set that the recording does not show; -1 when all are known. */
-  readonly dirtyUnknownSince: number;
+  /** IOVAs that may be dirty: the recording does not show which. Disjoint. */
+  readonly maybeDirty: RangeMap<Interval>;
 }
 
 export interface NestedHwpt extends ObjectHead {

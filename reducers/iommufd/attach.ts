@@ -1,0 +1,249 @@
+import type { Tx } from '../tx.js';
+import { mockTraits } from '../devices/mock-domain.js';
+import { attachHwpt, attachmentOf, detachHwpt, replaceHwpt } from './attach-hwpt.js';
+import {
+  addIoas,
+  addUsers,
+  contextOf,
+  deviceOf,
+  dropObject,
+  ioasOfObject,
+  nextObjectId,
+  objectOf,
+  patchContext,
+  patchObject,
+  putObject,
+  takeId,
+  typedObject,
+} from './context.js';
+import { realTraits } from './domain.js';
+import { destroyPagingHwpt, makePagingHwpt } from './hwpt-object.js';
+import { type Refusal, type Rule, notKnown, refusal } from './rules.js';
+import type { BoundDevice, DomainTraits, MockDevice } from './state.js';
+import { releaseContextIfDone } from './teardown.js';
+import { destroyVdevice } from './viommu-object.js';
+
+/**
+ * What a driver does with a device and a context (drivers/iommu/iommufd/device.c): bind, attach, replace, detach,
+ * unbind. VFIO's cdev, VFIO's compatibility mode and the kernel's mock devices all come through here.
+ *
+ * A bound device is an object whose id user space gets. It cannot be destroyed by its id: the driver is a
+ * user, and each attached PASID another. Attaching to an IOAS looks for an automatic HWPT of it that takes
+ * the device, oldest first, and makes one when there is none; that one goes with its last device.
+ */
+export const DEVICE_RULES: readonly Rule[] = [
+  { id: 'bind.owner', errno: 'EPERM', text: 'another context owns the group of the device' },
+  { id: 'attach.object', errno: 'ENOENT', text: 'no object has the id' },
+  { id: 'attach.type', errno: 'EINVAL', text: 'the object is neither IOAS nor HWPT' },
+];
+
+const NOT_OWNER = refusal('EPERM', 'bind.owner');
+const NO_OBJECT = refusal('ENOENT', 'attach.object');
+const WRONG_TYPE = refusal('EINVAL', 'attach.type');
+
+/** The id that a bind, or any other allocation, would get next. */
+export function predictDeviceId(tx: Tx, contextId: number): number {
+  return nextObjectId(tx, contextId);
+}
+
+/**
+ * Binds a device to a context and gives its object id (`iommufd_device_bind`). The checks before it (ownership of
+ * the group) are {@link bindRefusal}. A real device keeps the context alive until it is unbound.
+ *
+ * @param deviceKey key of the device in `World.devices`, or `mock:<n>`
+ * @param group devices with an equal group share their attachments; the device's own when not given
+ * @param id the id to take where the recording shows one; else the next
+ */
+export function bindDevice(
+  tx: Tx,
+  contextId: number,
+  deviceKey: string,
+  seq: number,
+  group: string = deviceKey,
+  id: number = nextObjectId(tx, contextId),
+  mock: MockDevice | null = null,
+): number {
+  takeId(tx, contextId, id);
+  const device: BoundDevice = {
+    type: 'device',
+    id,
+    users: 1,
+    since: seq,
+    key: deviceKey,
+    group,
+    mock,
+    vdevice: 0,
+  };
+  putObject(tx, contextId, device);
+  if (mock === null) patchContext(tx, contextId, { holders: contextOf(tx, contextId).holders + 1 });
+  return id;
+}
+
+/** Whether another context owns the group (`iommu_device_claim_dma_owner`). */
+export function bindRefusal(tx: Tx, contextId: number, group: string): Refusal | undefined {
+  for (const context of tx.world.iommufds.values()) {
+    if (context.id === contextId) continue;
+    for (const object of context.objects.values())
+      if (object.type === 'device' && object.group === group) return NOT_OWNER;
+  }
+  return undefined;
+}
+
+/** Unbinds a device; its vDEVICE goes and leaves its id reserved for good (`iommufd_device_unbind`). */
+export function unbindDevice(tx: Tx, contextId: number, deviceId: number): void {
+  const device = typedObject(tx, contextId, deviceId, 'device');
+  if (device === undefined) return;
+  const vdevice = typedObject(tx, contextId, device.vdevice, 'vdevice');
+  if (vdevice !== undefined && vdevice.users === 0) destroyVdevice(tx, contextId, vdevice, true);
+  const now = deviceOf(tx, contextId, deviceId);
+  if (now.users > 1) {
+    // Still attached somewhere: the driver's reference goes, the object stays until the context does.
+    patchObject(tx, contextId, now, { users: now.users - 1 });
+    return;
+  }
+  dropObject(tx, contextId, deviceId);
+  if (device.mock === null) {
+    patchContext(tx, contextId, { holders: contextOf(tx, contextId).holders - 1 });
+    releaseContextIfDone(tx, contextId);
+  }
+}
+
+/** Whether a device is attached for a PASID. */
+export function isAttached(tx: Tx, contextId: number, deviceId: number, pasid = 0): boolean {
+  const device = typedObject(tx, contextId, deviceId, 'device');
+  return device !== undefined && (attachmentOf(tx, contextId, device, pasid)?.devices.includes(deviceId) ?? false);
+}
+
+export interface Attached {
+  /** Object id of the HWPT, which user space gets back. */
+  readonly ptId: number;
+}
+
+type Change = (tx: Tx, contextId: number, deviceId: number, hwptId: number, pasid: number) => Refusal | undefined;
+
+/**
+ * Attaches a bound device to an IOAS or HWPT by object id (`iommufd_device_attach`). Changes nothing when it refuses;
+ * with `unknown` set the recording cannot tell.
+ */
+export function attachDevice(
+  tx: Tx,
+  contextId: number,
+  deviceId: number,
+  ptId: number,
+  seq: number,
+  pasid = 0,
+): Attached | Refusal {
+  const result = changePt(tx, contextId, deviceId, ptId, seq, pasid, attachHwpt);
+  if ('ptId' in result) addUsers(tx, contextId, deviceId, 1);
+  return result;
+}
+
+/** Moves an attached device to another IOAS or HWPT (`iommufd_device_replace`). */
+export function replaceDevice(
+  tx: Tx,
+  contextId: number,
+  deviceId: number,
+  ptId: number,
+  seq: number,
+  pasid = 0,
+): Attached | Refusal {
+  return changePt(tx, contextId, deviceId, ptId, seq, pasid, replaceHwpt);
+}
+
+/** Detaches a device; nothing when it is not attached (`iommufd_device_detach`). */
+export function detachDevice(tx: Tx, contextId: number, deviceId: number, pasid = 0): void {
+  if (detachHwpt(tx, contextId, deviceId, pasid)) addUsers(tx, contextId, deviceId, -1);
+}
+
+function changePt(
+  tx: Tx,
+  contextId: number,
+  deviceId: number,
+  ptId: number,
+  seq: number,
+  pasid: number,
+  change: Change,
+): Attached | Refusal {
+  const object = objectOf(tx, contextId, ptId);
+  if (object === undefined) {
+    const since = contextOf(tx, contextId).unknownSince;
+    return since < 0 ? NO_OBJECT : notKnown(`objects unknown since event ${since}`);
+  }
+  switch (object.type) {
+    case 'hwpt-paging':
+    case 'hwpt-nested':
+      return change(tx, contextId, deviceId, ptId, pasid) ?? { ptId };
+    case 'ioas':
+      return autoDomain(tx, contextId, deviceId, ptId, seq, pasid, change);
+    default:
+      return WRONG_TYPE;
+  }
+}
+
+/** Finds or makes the automatic HWPT of an IOAS for a device (`iommufd_device_auto_get_domain`). */
+function autoDomain(
+  tx: Tx,
+  contextId: number,
+  deviceId: number,
+  ioasId: number,
+  seq: number,
+  pasid: number,
+  change: Change,
+): Attached | Refusal {
+  for (const id of ioasOfObject(tx, contextId, ioasId).hwpts) {
+    if (!typedObject(tx, contextId, id, 'hwpt-paging')?.auto) continue;
+    const refused = change(tx, contextId, deviceId, id, pasid);
+    if (refused === undefined) return { ptId: id };
+    if (refused.errno !== 'EINVAL') return refused;
+  }
+  const device = deviceOf(tx, contextId, deviceId);
+  const attaches = change === attachHwpt;
+  const made = makePagingHwpt(tx, {
+    contextId,
+    ioasId,
+    device,
+    domain: defaultTraits(tx, device),
+    auto: false,
+    nestParent: false,
+    pasidCompat: false,
+    seq,
+    attachPasid: attaches ? pasid : -1,
+  });
+  if (!('type' in made)) return made;
+  if (!attaches) {
+    const refused = change(tx, contextId, deviceId, made.id, pasid);
+    if (refused !== undefined) {
+      abandonHwpt(tx, contextId, made.id);
+      return refused;
+    }
+  }
+  const hwpt = typedObject(tx, contextId, made.id, 'hwpt-paging');
+  if (hwpt !== undefined) patchObject(tx, contextId, hwpt, { auto: true });
+  return { ptId: made.id };
+}
+
+function defaultTraits(tx: Tx, device: BoundDevice): DomainTraits {
+  return device.mock !== null ? mockTraits(false, false) : realTraits(tx, device.key, false);
+}
+
+function abandonHwpt(tx: Tx, contextId: number, hwptId: number): void {
+  const hwpt = typedObject(tx, contextId, hwptId, 'hwpt-paging');
+  if (hwpt !== undefined) destroyPagingHwpt(tx, contextId, hwpt);
+}
+
+// ---- VFIO's compatibility mode ------------------------------------------------------------------------------
+
+/** The IOAS that VFIO's container calls work on, made when the first group comes (`iommufd_vfio_compat_ioas_create`). */
+export function ensureCompatIoas(tx: Tx, contextId: number, seq: number): number {
+  const context = contextOf(tx, contextId);
+  if (context.vfioIoas !== 0 && objectOf(tx, contextId, context.vfioIoas)?.type === 'ioas') return context.vfioIoas;
+  const id = nextObjectId(tx, contextId);
+  addIoas(tx, contextId, id, seq);
+  patchContext(tx, contextId, { vfioIoas: id });
+  return id;
+}
+
+/** Object id of the compatibility IOAS, 0 when there is none. */
+export function compatIoasId(tx: Tx, contextId: number): number {
+  return contextOf(tx, contextId).vfioIoas;
+}

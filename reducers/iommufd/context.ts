@@ -1,0 +1,237 @@
+import { OrderedMap } from '../../core/ordered-map.js';
+import type { Call } from '../call.js';
+import type { Tx } from '../tx.js';
+import type { BoundDevice, Ioas, IoasObject, IommufdContext, IommuObject, ObjectType } from './state.js';
+
+/**
+ * The object table of a context (drivers/iommu/iommufd/main.c).
+ *
+ * Ids come from an xarray with XA_FLAGS_ALLOC1: the lowest free one from 1 on, so a destroyed id is given out
+ * again. An id is taken before an object is built and handed back when building fails, so a failing call
+ * burns none; but a call that builds two objects sees the first one's id as taken while it chooses the second.
+ * A vDEVICE that dies with its device leaves a tombstone: its id is never given out again.
+ *
+ * Where the past of a context is unknown, an id that no event showed may exist: lookups then answer `unknown`,
+ * and an IOAS that a successful call proves is adopted.
+ */
+
+const MAX_ID = 0x7fff_ffff;
+
+/** A context for a newly opened file; `unknownSince` is -1 when the recording saw the open. */
+export function newContext(tx: Tx, unknownSince: number): IommufdContext {
+  const context: IommufdContext = Object.freeze({
+    id: tx.nextId('iommufd'),
+    unknownSince,
+    accountMm: false,
+    vfioIoas: 0,
+    noIommu: false,
+    holders: 0,
+    closed: false,
+    nextObjectId: 1,
+    freeIds: OrderedMap.numeric<number, true>().freeze(),
+    objects: OrderedMap.numeric<number, IommuObject>().freeze(),
+    attachments: OrderedMap.textual<string, never>().freeze(),
+    mmaps: OrderedMap.numeric<number, never>().freeze(),
+  });
+  tx.world.iommufds.set(context.id, context);
+  return context;
+}
+
+export function contextOf(tx: Tx, id: number): IommufdContext {
+  const context = tx.world.iommufds.get(id);
+  if (context === undefined) throw new Error(`iommufd context ${id} does not exist`);
+  return context;
+}
+
+export function objectOf(tx: Tx, contextId: number, id: number): IommuObject | undefined {
+  return tx.world.iommufds.get(contextId)?.objects.get(id);
+}
+
+/** The object, if it exists and has the type. */
+export function typedObject<T extends ObjectType>(
+  tx: Tx,
+  contextId: number,
+  id: number,
+  type: T,
+): Extract<IommuObject, { type: T }> | undefined {
+  const object = objectOf(tx, contextId, id);
+  return object?.type === type ? (object as Extract<IommuObject, { type: T }>) : undefined;
+}
+
+/** The id that the next allocation gets. */
+export function nextObjectId(tx: Tx, contextId: number): number {
+  const context = contextOf(tx, contextId);
+  return context.freeIds.firstKey() ?? context.nextObjectId;
+}
+
+/** Takes an id out of the pool: the next one, or the one that a recording shows. */
+export function takeId(tx: Tx, contextId: number, id: number): void {
+  const context = contextOf(tx, contextId);
+  if (id < context.nextObjectId) {
+    tx.openTable(tx.world.iommufds, contextId, 'freeIds').delete(id);
+    return;
+  }
+  if (id > context.nextObjectId && id - context.nextObjectId <= 4096) {
+    const free = tx.openTable(tx.world.iommufds, contextId, 'freeIds');
+    for (let skipped = context.nextObjectId; skipped < id; skipped++) free.set(skipped, true);
+  }
+  patchContext(tx, contextId, { nextObjectId: Math.min(id + 1, MAX_ID) });
+}
+
+export function giveId(tx: Tx, contextId: number, id: number): void {
+  tx.openTable(tx.world.iommufds, contextId, 'freeIds').set(id, true);
+}
+
+export function patchContext(tx: Tx, contextId: number, patch: Partial<IommufdContext>): void {
+  tx.world.iommufds.set(contextId, Object.freeze({ ...contextOf(tx, contextId), ...patch }));
+}
+
+/** Adds a finished object under its id, which {@link takeId} took. */
+export function putObject(tx: Tx, contextId: number, object: IommuObject): void {
+  tx.openTable(tx.world.iommufds, contextId, 'objects').set(object.id, Object.freeze(object));
+}
+
+/** Replaces fields of an object that exists. */
+export function patchObject<T extends IommuObject>(tx: Tx, contextId: number, object: T, patch: Partial<T>): T {
+  const changed = Object.freeze({ ...(object as IommuObject), ...patch }) as unknown as T;
+  tx.openTable(tx.world.iommufds, contextId, 'objects').set(object.id, changed);
+  return changed;
+}
+
+/** Takes the object out of the table; its id is free again unless a tombstone stays. */
+export function dropObject(tx: Tx, contextId: number, id: number, tombstone = false): void {
+  tx.openTable(tx.world.iommufds, contextId, 'objects').delete(id);
+  if (!tombstone) giveId(tx, contextId, id);
+}
+
+/** Adds to the count of users of an object; nothing when it is gone. */
+export function addUsers(tx: Tx, contextId: number, id: number, count: number): void {
+  const object = objectOf(tx, contextId, id);
+  if (object !== undefined) patchObject(tx, contextId, object, { users: object.users + count });
+}
+
+/** From now on objects may exist that the recording does not show. */
+export function markContextUnknown(tx: Tx, contextId: number, seq: number): void {
+  if (contextOf(tx, contextId).unknownSince < 0) patchContext(tx, contextId, { unknownSince: seq });
+}
+
+// ---- lookups that answer for a missing object ---------------------------------------------------------------
+
+/** Predicts for an id that no object has (or one of another type): ENOENT, or unknown where the past is. */
+export function missing(call: Call, contextId: number, rule: string, errno = 'ENOENT'): boolean {
+  const since = contextOf(call.tx, contextId).unknownSince;
+  if (since < 0) return call.fail(errno, rule);
+  call.unknown(`objects unknown since event ${since}`);
+  return true;
+}
+
+/** The object of a type, or undefined after a prediction was made. */
+export function lookup<T extends ObjectType>(
+  call: Call,
+  id: number,
+  type: T,
+  rule: string,
+): Extract<IommuObject, { type: T }> | undefined {
+  const found = typedObject(call.tx, call.file.object, id, type);
+  if (found === undefined) missing(call, call.file.object, rule);
+  return found;
+}
+
+/**
+ * The IOAS behind an object id, or undefined after a prediction was made. An IOAS that must exist because the
+ * recording shows success is adopted, with areas unknown, for the events that follow.
+ */
+export function lookupIoas(call: Call, id: number, rule: string): Ioas | undefined {
+  const object = typedObject(call.tx, call.file.object, id, 'ioas');
+  if (object !== undefined) return call.tx.world.ioases.get(object.ioas);
+  const other = objectOf(call.tx, call.file.object, id) !== undefined;
+  if (other) {
+    call.fail('ENOENT', rule);
+    return undefined;
+  }
+  missing(call, call.file.object, rule);
+  if (call.recordedRet !== -1 && call.recordedRet !== null && id > 0 && id <= MAX_ID)
+    addIoas(call.tx, call.file.object, id, call.event.seq, call.event.seq);
+  return undefined;
+}
+
+/** Makes an IOAS under an id that it takes. `unknownSince` is -1 when nothing can be mapped in it. */
+export function addIoas(tx: Tx, contextId: number, id: number, seq: number, unknownSince = -1): Ioas {
+  takeId(tx, contextId, id);
+  const ioas: Ioas = Object.freeze({
+    id: tx.nextId('ioas'),
+    context: contextId,
+    objectId: id,
+    areas: tx.adopt(OrderedMap.numeric<number, never>()),
+    reserved: OrderedMap.numeric<number, never>().freeze(),
+    blocked: OrderedMap.numeric<number, never>().freeze(),
+    allowed: OrderedMap.numeric<number, never>().freeze(),
+    hwpts: Object.freeze([]),
+    accesses: Object.freeze([]),
+    alignment: 1,
+    noLargePages: false,
+    unknownSince,
+    unknownHardware: Object.freeze([]),
+  });
+  tx.world.ioases.set(ioas.id, ioas);
+  const object: IoasObject = { type: 'ioas', id, users: 0, since: seq, ioas: ioas.id };
+  putObject(tx, contextId, object);
+  return ioas;
+}
+
+export function patchIoas(tx: Tx, ioasKey: number, patch: Partial<Ioas>): Ioas {
+  const changed = Object.freeze({ ...ioasByKey(tx, ioasKey), ...patch });
+  tx.world.ioases.set(ioasKey, changed);
+  return changed;
+}
+
+export function ioasByKey(tx: Tx, ioasKey: number): Ioas {
+  const ioas = tx.world.ioases.get(ioasKey);
+  if (ioas === undefined) throw new Error(`IOAS ${ioasKey} does not exist`);
+  return ioas;
+}
+
+/** The IOAS record of an IOAS object id that must exist. */
+export function ioasOfObject(tx: Tx, contextId: number, id: number): Ioas {
+  const object = typedObject(tx, contextId, id, 'ioas');
+  if (object === undefined) throw new Error(`object ${id} is no IOAS`);
+  return ioasByKey(tx, object.ioas);
+}
+
+/** A bound device by its object id; it must exist. */
+export function deviceOf(tx: Tx, contextId: number, id: number): BoundDevice {
+  const device = typedObject(tx, contextId, id, 'device');
+  if (device === undefined) throw new Error(`object ${id} is no device`);
+  return device;
+}
+
+/**
+ * Predicts the id that a call hands out at `offset` of its struct and takes it. What the recording shows is taken
+ * instead where it differs, so that one wrong id stays one finding.
+ */
+export function handOutId(call: Call, offset: number, field: string): number {
+  const contextId = call.file.object;
+  const predicted = nextObjectId(call.tx, contextId);
+  return handOut(call, predicted, offset, field);
+}
+
+/** {@link handOutId} for an id that was chosen before. The caller puts the object and takes the id. */
+export function handOut(call: Call, predicted: number, offset: number, field: string): number {
+  const contextId = call.file.object;
+  const unknown = contextOf(call.tx, contextId).unknownSince;
+  if (unknown >= 0) call.outUnknown(addr(call, offset), 4, `objects unknown since event ${unknown}`);
+  else call.out32(offset, predicted, field);
+  const recorded = recorded32(call, offset);
+  if (recorded === undefined || recorded === 0 || recorded > MAX_ID) return predicted;
+  return objectOf(call.tx, contextId, recorded) === undefined ? recorded : predicted;
+}
+
+function addr(call: Call, offset: number): number | bigint {
+  return typeof call.arg === 'number' ? call.arg + offset : BigInt(call.arg) + BigInt(offset);
+}
+
+/** What the recording shows at `offset` of the struct after the call. Only after a prediction. */
+export function recorded32(call: Call, offset: number): number | undefined {
+  const note = call.memOut.find((candidate) => candidate.addr === call.arg);
+  return note?.bytes.has(offset, 4) ? note.bytes.u32(offset) : undefined;
+}

@@ -1,0 +1,11 @@
+import type { Tx } from '../tx.js';
+import { ioasByKey } from './context.js';
+import { forgetPins } from './pages.js';
+
+/** Forgets an IOAS record with all its areas. */
+export function dropIoas(tx: Tx, ioasKey: number): void {
+  const ioas = ioasByKey(tx, ioasKey);
+  if (ioas.hwpts.length > 0) for (const area of ioas.areas.values()) forgetPins(tx, ioasKey, area);
+  tx.world.ioases.delete(ioasKey);
+  tx.world.ioasGaps.delete(ioasKey);
+}
