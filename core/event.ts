@@ -168,7 +168,11 @@ export interface BrkEvent extends Head, Outcome {
   readonly addr: U64;
 }
 
-/** fork, vfork, clone, clone3; `ret` is the child's tid. */
+/**
+ * fork, vfork, clone, clone3; `ret` is the child's tid. An importer hands it over before the child's first event
+ * where it can: when a line of a new thread comes while a fork is unfinished, that line is its success. The
+ * line of its return then makes no second event.
+ */
 export interface ForkEvent extends Head, Outcome {
   readonly kind: 'fork';
   readonly call: string;

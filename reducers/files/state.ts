@@ -18,13 +18,21 @@ export type FileKind =
   | 'other'
   | 'unknown';
 
+/** A thread group. Gone from the table when its last thread is. */
 export interface Process {
   readonly pid: number;
-  /** Address space id; 0 after exit. */
+  /** Address space id. */
   readonly space: number;
-  /** fd table id; 0 after exit. */
+  /** fd table id. */
   readonly fdTable: number;
-  readonly threads: number;
+  /** Its living threads as far as the recording showed them (tid -> seq of first sight). */
+  readonly tids: OrderedMap<number, number>;
+  /** The thread id by which a recording without ids later calls its first process; 0 when there is none. */
+  readonly alias: number;
+  /** `seq` of the fork that made it, or of its first event when it came from nowhere. */
+  readonly since: number;
+  /** True when its making was not recorded, so that a fork returning later may still explain it. */
+  readonly fromNowhere: boolean;
   /** RLIMIT_MEMLOCK soft limit in bytes as last seen, or null when never seen. */
   readonly memlockBytes: U64 | null;
 }
@@ -44,7 +52,7 @@ export interface FdEntry {
   readonly cloexec: boolean;
 }
 
-/** An open file description (the kernel's `struct file`), alive while fds or VMAs refer to it. */
+/** An open file description (the kernel's `struct file`), alive while anything refers to it. */
 export interface OpenFile {
   readonly id: number;
   readonly kind: FileKind;
@@ -58,5 +66,10 @@ export interface OpenFile {
   /** False for a file that was already open when the recording began: its past is unknown. */
   readonly complete: boolean;
   readonly fdRefs: number;
+  /** Pieces of address spaces that map it. */
   readonly vmaRefs: number;
+  /** References that other kernel objects hold (a bound device holds its iommufd); see `holdFile`. */
+  readonly heldRefs: number;
+  /** Size of the file where the recording tells it (memfd_create, ftruncate, …), or null. */
+  readonly sizeBytes: U64 | null;
 }
