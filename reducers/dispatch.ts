@@ -1,0 +1,106 @@
+import type { Event, IoctlEvent, IoEvent } from '../core/event.js';
+import { commandName, findCommand } from '../core/uapi/lookup.js';
+import { Call, type Verdict } from './call.js';
+import { judge } from './compare.js';
+import type { Families } from './family.js';
+import { fileOfFd } from './files/fds.js';
+import { identifyFile } from './files/open-files.js';
+import { processOf } from './files/processes.js';
+import { reduceFiles } from './files/reduce.js';
+import type { FileKind, OpenFile, Process } from './files/state.js';
+import { reduceMemory } from './memory/reduce.js';
+import type { Tx } from './tx.js';
+
+/**
+ * One event into one transaction: the only way in which state changes.
+ *
+ * Calls of the modelled interfaces (every ioctl on a VFIO, iommufd or HMM file, read/write on a migration data
+ * fd) go to the family that owns the file; the verdict comes back. Everything else belongs to files or memory, or
+ * changes nothing. Checks that the VFS does before any driver sees the call stand here, once: a bad fd.
+ */
+
+/** Kinds of file whose ioctls are counted as calls of the modelled interfaces. */
+const DEVICE_KINDS: ReadonlySet<FileKind> = new Set([
+  'iommufd',
+  'vfio-container',
+  'vfio-group',
+  'vfio-device',
+  'vfio-migration',
+  'dmirror',
+]);
+
+const TYPE_VFIO = 0x3b;
+const TYPE_HMM = 0x48;
+
+export class Reducer {
+  /** The call that was reduced last; its parts explain the verdict until the next one begins. */
+  readonly call: Call = new Call();
+  readonly #families: Families;
+
+  constructor(families: Families) {
+    this.#families = families;
+  }
+
+  /** Applies one event. Gives the verdict when it was a call of a modelled interface, else undefined. */
+  reduce(tx: Tx, event: Event): Verdict | undefined {
+    switch (event.kind) {
+      case 'ioctl':
+        return this.#ioctl(tx, event);
+      case 'io':
+        reduceFiles(tx, event, this.#families);
+        return this.#io(tx, event);
+      default:
+        if (!reduceMemory(tx, event, this.#families)) reduceFiles(tx, event, this.#families);
+        return undefined;
+    }
+  }
+
+  #ioctl(tx: Tx, event: IoctlEvent): Verdict | undefined {
+    const process = processOf(tx, event);
+    let file = fileOfFd(tx, process, event.fd, event.path, event, this.#families);
+    if (file === undefined) return undefined;
+    if (file.kind === 'unknown') {
+      if (!couldBeOurs(event.request)) return undefined;
+      file = this.#identify(tx, file, event, process);
+      if (file.kind === 'unknown') return this.#unknownFile(tx, event, process, file);
+    }
+    if (!DEVICE_KINDS.has(file.kind)) return undefined;
+    const command = findCommand(file.kind, event.request);
+    const name = command?.name ?? commandName(file.kind, event.request);
+    this.call.begin(tx, event, process, file, name, command?.sizeBytes ?? 0);
+    const family = this.#families[file.kind];
+    if (family?.ioctl === undefined) this.call.unknown('not modelled');
+    else family.ioctl(this.call);
+    return judge(this.call);
+  }
+
+  /** A file without a known past whose kind one successful command gives away. */
+  #identify(tx: Tx, file: OpenFile, event: IoctlEvent, process: Process): OpenFile {
+    if (event.ret === null || event.ret === -1) return file;
+    const kinds = [...DEVICE_KINDS].filter((kind) => findCommand(kind, event.request) !== undefined);
+    const only = kinds.length === 1 ? kinds[0] : undefined;
+    return only === undefined ? file : identifyFile(tx, file, only, this.#families, event, process);
+  }
+
+  #unknownFile(tx: Tx, event: IoctlEvent, process: Process, file: OpenFile): Verdict {
+    this.call.begin(tx, event, process, file, commandName('unknown', event.request), 0);
+    this.call.unknown('the kind of file behind the fd is unknown: record with -y, or from the open on');
+    return judge(this.call);
+  }
+
+  #io(tx: Tx, event: IoEvent): Verdict | undefined {
+    const process = processOf(tx, event);
+    const file = fileOfFd(tx, process, event.fd, event.path, event, this.#families);
+    if (file === undefined) return undefined;
+    const family = this.#families[file.kind];
+    if (family?.io === undefined) return undefined;
+    this.call.begin(tx, event, process, file, `${file.kind} ${event.call}`, 0);
+    family.io(this.call);
+    return family.countsIo ? judge(this.call) : undefined;
+  }
+}
+
+function couldBeOurs(request: number): boolean {
+  const type = (request >>> 8) & 0xff;
+  return type === TYPE_VFIO || (type === TYPE_HMM && (request & 0xff) <= 8 && ((request >>> 16) & 0x3fff) === 40);
+}
