@@ -1,0 +1,113 @@
+import type { Event, EventBatch, EventKind } from '../core/event.js';
+import type { Finding, Invariant } from '../core/invariant.js';
+import type { Call, Verdict } from '../reducers/call.js';
+import { explain, type Explanation, unknownReason } from '../reducers/compare.js';
+import { Reducer } from '../reducers/dispatch.js';
+import { families } from '../reducers/families.js';
+import { Tx } from '../reducers/tx.js';
+import { emptyWorld, type World } from '../reducers/world.js';
+import { Tally } from './tally.js';
+
+/**
+ * The fold: events in, snapshots, verdicts and findings out.
+ *
+ * A batch is one transaction, so the cost of a snapshot is paid once per batch. Where a checker has to look
+ * at a single event, the transaction is cut there: the checker gets true snapshots of before and after. The
+ * result does not depend on how the events were cut into batches (verify.test.ts holds it to that).
+ */
+
+/** A recorded answer that the model contradicts. */
+export interface Divergence extends Explanation {
+  readonly seq: number;
+  readonly file: number;
+  readonly line: number;
+  readonly call: string;
+  readonly event: Event;
+}
+
+export interface EngineOptions {
+  readonly invariants?: readonly Invariant<World>[];
+  /** Where to begin; the empty world by default. */
+  readonly world?: World;
+  /** Sees each call of a modelled interface right after its verdict; the call is reused afterwards. */
+  readonly onCall?: (verdict: Verdict, call: Call) => void;
+}
+
+/** Findings and divergences beyond this number are counted and not kept: a hostile tape must not fill the memory. */
+export const KEPT_MAX = 10_000;
+
+export class Engine {
+  readonly tally: Tally = new Tally();
+  readonly divergences: Divergence[] = [];
+  readonly findings: Finding[] = [];
+  divergenceCount = 0;
+  findingCount = 0;
+  eventCount = 0;
+
+  #world: World;
+  readonly #reducer = new Reducer(families);
+  readonly #watchers = new Map<EventKind, Invariant<World>[]>();
+  readonly #onCall: EngineOptions['onCall'];
+
+  constructor(options: EngineOptions = {}) {
+    this.#world = options.world ?? emptyWorld();
+    this.#onCall = options.onCall;
+    for (const invariant of options.invariants ?? []) {
+      for (const kind of invariant.kinds) {
+        const list = this.#watchers.get(kind) ?? [];
+        list.push(invariant);
+        this.#watchers.set(kind, list);
+      }
+    }
+  }
+
+  /** The snapshot after the last batch. */
+  get world(): World {
+    return this.#world;
+  }
+
+  /** Reduces a run of events and leaves a snapshot. */
+  feed(batch: EventBatch): void {
+    let tx = new Tx(this.#world);
+    for (const event of batch) {
+      const watchers = this.#watchers.get(event.kind);
+      const concerned = watchers?.filter((w) => w.concerns === undefined || w.concerns(tx.world, event));
+      if (concerned === undefined || concerned.length === 0) {
+        this.#reduce(tx, event);
+        continue;
+      }
+      const before = tx.commit();
+      tx = new Tx(before);
+      this.#reduce(tx, event);
+      const after = tx.commit();
+      tx = new Tx(after);
+      for (const invariant of concerned) this.#keep(invariant.check(before, event, after));
+    }
+    this.#world = tx.commit();
+    this.eventCount += batch.length;
+  }
+
+  #reduce(tx: Tx, event: Event): void {
+    const verdict = this.#reducer.reduce(tx, event);
+    if (verdict === undefined) return;
+    const call = this.#reducer.call;
+    this.tally.add(call.name, verdict);
+    if (verdict === 'diverge') this.#diverged(event, call);
+    else if (verdict === 'unknown') this.tally.addUnknownReason(unknownReason(call));
+    this.#onCall?.(verdict, call);
+  }
+
+  #diverged(event: Event, call: Call): void {
+    this.divergenceCount++;
+    if (this.divergences.length >= KEPT_MAX) return;
+    const { seq, file, line } = event;
+    this.divergences.push({ seq, file, line, call: call.name, event, ...explain(call) });
+  }
+
+  #keep(found: readonly Finding[]): void {
+    for (const finding of found) {
+      this.findingCount++;
+      if (this.findings.length < KEPT_MAX) this.findings.push(finding);
+    }
+  }
+}
