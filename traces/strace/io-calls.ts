@@ -1,0 +1,67 @@
+import { Bytes } from '../../core/bytes.js';
+import type { U64 } from '../../core/u64.js';
+import type { Args } from './args.js';
+import type { CallHead, CallReader } from './calls.js';
+
+const MAX_DATA = 4096;
+
+/**
+ * Whether what was read or written can matter to the model: devices, anonymous files (a migration stream, an
+ * eventfd) and files that the recording does not name. The bytes of ordinary files do not.
+ */
+function matters(path: string): boolean {
+  return !path.startsWith('/') || path.startsWith('/dev/');
+}
+
+function io(offsetAt: number): CallReader {
+  return (args, head) => {
+    const { fd, path } = args.fd(0);
+    const bytes = args.bytes(1);
+    const addr = bytes === undefined ? pointer(args) : null;
+    return moved(args, head, fd, path, offsetAt, args.u64(2), bytes ?? Bytes.EMPTY, addr);
+  };
+}
+
+function vectorIo(offsetAt: number): CallReader {
+  return (args, head) => {
+    const { fd, path } = args.fd(0);
+    const { data, lengthBytes } = args.vector(1);
+    return moved(args, head, fd, path, offsetAt, lengthBytes, data, null);
+  };
+}
+
+function moved(
+  args: Args,
+  head: CallHead,
+  fd: number,
+  path: string,
+  offsetAt: number,
+  lengthBytes: U64,
+  bytes: Bytes,
+  addr: U64 | null,
+) {
+  const data = matters(path) ? bytes.slice(0, Math.min(bytes.length, MAX_DATA)) : Bytes.EMPTY;
+  const offset = offsetAt < 0 ? null : args.u64(offsetAt);
+  return { kind: 'io', ...head, call: args.name, fd, path, offset, lengthBytes, data, addr } as const;
+}
+
+/** strace prints the buffer's address when it cannot show what is in it. */
+function pointer(args: Args): U64 | null {
+  return /^(0x|NULL|0$)/.test(args.text(1)) ? args.u64(1) : null;
+}
+
+/** Calls that move bytes between a file and memory. */
+export const ioCalls: Readonly<Record<string, CallReader>> = {
+  read: io(-1),
+  write: io(-1),
+  pread64: io(3),
+  pread: io(3),
+  pwrite64: io(3),
+  pwrite: io(3),
+  readv: vectorIo(-1),
+  writev: vectorIo(-1),
+  preadv: vectorIo(3),
+  pwritev: vectorIo(3),
+  preadv2: vectorIo(3),
+  pwritev2: vectorIo(3),
+};

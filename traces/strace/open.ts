@@ -1,0 +1,103 @@
+import type { EventBatch, RecordingInfo } from '../../core/event.js';
+import { DiagnosticLog } from '../diagnostic-log.js';
+import type { Input } from '../input/chunks.js';
+import type { Recording } from '../recording.js';
+import { mergeFiles } from './merge.js';
+import { type ParserOptions, StraceParser } from './parser.js';
+
+export interface StraceOptions {
+  /** Most diagnostics that are listed; see {@link DiagnosticLog}. */
+  readonly maxDiagnostics?: number;
+  /** Passed on to {@link StraceParser}; for tests. */
+  readonly fast?: boolean;
+}
+
+/** One of the files that `strace -ff -o FILE` writes: FILE.PID, perhaps gzipped. */
+const PER_THREAD = /\.([0-9]{1,9})(?:\.gz)?$/;
+
+/** A file while it is read: its parser, and its events one batch after the other. */
+export interface OpenFile {
+  readonly parser: StraceParser;
+  /** The next events, or undefined at the end. Never empty. */
+  next(): Promise<EventBatch | undefined>;
+}
+
+/**
+ * Reads strace text of any flags: one file, or several that are one recording (`-ff`).
+ *
+ * Several files are merged by the time of their lines where all of them have an absolute one, else read one after
+ * the other. In a recording of several files a line without a thread number belongs to the thread that
+ * the file's name ends with. Throws `InputError` only (unreadable, damaged gzip), and that after the events before it.
+ */
+export function openStrace(inputs: readonly Input[], options: StraceOptions = {}): Recording {
+  const log = options.maxDiagnostics === undefined ? new DiagnosticLog() : new DiagnosticLog(options.maxDiagnostics);
+  const files = inputs.map((input, index) => openFile(input, index, inputs.length > 1, log, options));
+  const state = { startNs: 0n };
+  return {
+    info: new StraceInfo(inputs, state),
+    batches: () => mergeFiles(files, state),
+    get diagnostics() {
+      return log.list;
+    },
+    get skippedLines() {
+      return files.reduce((sum, file) => sum + file.parser.skippedLines, 0);
+    },
+  };
+}
+
+class StraceInfo implements RecordingInfo {
+  readonly format = 'strace';
+  readonly files: readonly string[];
+  readonly kernel = '';
+  readonly #state: { readonly startNs: bigint };
+
+  constructor(inputs: readonly Input[], state: { readonly startNs: bigint }) {
+    this.files = inputs.map((input) => input.name);
+    this.#state = state;
+  }
+
+  get startNs(): bigint {
+    return this.#state.startNs;
+  }
+}
+
+function openFile(input: Input, file: number, several: boolean, log: DiagnosticLog, options: StraceOptions): OpenFile {
+  const suffix = several ? PER_THREAD.exec(input.name)?.[1] : undefined;
+  const parserOptions: ParserOptions = {
+    fileName: input.name,
+    file,
+    baseTid: suffix === undefined ? 0 : Number(suffix),
+    log,
+    ...(options.fast === undefined ? {} : { fast: options.fast }),
+  };
+  const parser = new StraceParser(parserOptions);
+  const events = eventsOf(input, parser);
+  return {
+    parser,
+    async next() {
+      const step = await events.next();
+      return step.done ? undefined : step.value;
+    },
+  };
+}
+
+/** A read error comes after the events that were read before it. */
+async function* eventsOf(input: Input, parser: StraceParser): AsyncGenerator<EventBatch, undefined> {
+  let failure: unknown;
+  try {
+    for await (const chunk of input.chunks()) {
+      parser.push(chunk);
+      yield* taken(parser);
+    }
+  } catch (error) {
+    failure = error;
+  }
+  parser.end();
+  yield* taken(parser);
+  if (failure !== undefined) throw failure;
+  return undefined;
+}
+
+function* taken(parser: StraceParser): Generator<EventBatch> {
+  for (let batch = parser.take(); batch.length > 0; batch = parser.take()) yield batch;
+}
