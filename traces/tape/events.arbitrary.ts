@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import * as fc from 'fast-check';
 import { Bytes } from '../../core/bytes.js';
 import type { Event, EventKind, MemNote } from '../../core/event.js';
@@ -140,4 +141,10 @@ function placed(events: readonly Event[]): readonly Event[] {
   return events.map((event, seq) =>
     'enteredAt' in event ? { ...event, seq, enteredAt: Math.max(0, seq - event.enteredAt) } : { ...event, seq },
   );
+}
+
+/** A hash that no change of the product moves: of the JSON, bigints as text with an `n`, bytes in hex. */
+export function fixedHash(value: unknown): string {
+  const json = JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? `${item}n` : item));
+  return createHash('sha256').update(json).digest('hex');
 }

@@ -4,7 +4,7 @@ import { type Diagnostic, InputError } from '../../core/errors.js';
 import type { EventBatch, RecordingInfo } from '../../core/event.js';
 import { DiagnosticLog } from '../diagnostic-log.js';
 import type { Recording } from '../recording.js';
-import { ChunkDamage, decodeChunk } from './chunk.js';
+import { ChunkDamage, decodeChunk } from './chunk-decoder.js';
 import {
   FOOTER_BYTES,
   MAGIC,

@@ -113,3 +113,8 @@ function layoutOf(kind: EventKind): Layout {
 export const LAYOUTS: readonly Layout[] = EVENT_KINDS.map(layoutOf);
 
 export const KIND_INDEX: ReadonlyMap<string, number> = new Map(EVENT_KINDS.map((kind, index) => [kind, index]));
+
+/** Whether a bigint is one that only a bigint can hold: the canonical form of core/u64.ts. */
+export function isBoxed(value: bigint): boolean {
+  return value > 0x1f_ffff_ffff_ffffn && value < 1n << 64n;
+}

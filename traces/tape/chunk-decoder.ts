@@ -1,164 +1,23 @@
-import { Packr } from 'msgpackr';
+import { Unpackr } from 'msgpackr';
 import { Bytes } from '../../core/bytes.js';
 import type { Event, EventBatch, MemNote } from '../../core/event.js';
-import type { U64 } from '../../core/u64.js';
 import { isPlainMsgpack } from './guard.js';
-import { CODEC, type Codec, KIND_INDEX, LAYOUTS, type Layout, SCHEMA_VERSION, upcast } from './schema.js';
+import { CODEC, type Codec, isBoxed, LAYOUTS, SCHEMA_VERSION, upcast } from './schema.js';
+import type { U64 } from '../../core/u64.js';
 
-/**
- * The inside of a chunk: MessagePack of `[strings, blob, tuples]`.
- *
- * Text stands once in `strings` and is named by its index; all memory of the chunk stands in one `blob`, in the order
- * in which the tuples name it, so that reading makes one small object per note and no buffer. Positions, times
- * and lines are differences to the event before (the first event's to 0), which makes them small and alike.
- */
+/** More values than any writer puts into one chunk; the reader's bound on what a chunk may build. */
 export const MAX_CHUNK_VALUES = 1 << 20;
 const MAX_DEPTH = 4;
 
-const packr = new Packr({ useRecords: false, int64AsType: 'bigint', variableMapSize: true });
+const unpackr = new Unpackr({ useRecords: false, int64AsType: 'bigint' });
 
 /** Thrown while decoding and caught by the reader: this chunk holds something that no writer writes. */
 export class ChunkDamage extends Error {}
 
-export class ChunkEncoder {
-  #strings: string[] = [];
-  #stringIndex = new Map<string, number>();
-  #stringChars = 0;
-  #bytes: Bytes[] = [];
-  #blobBytes = 0;
-  #tuples: unknown[][] = [];
-  #values = 0;
-  #firstSeq = 0;
-  #seq = 0;
-  #tsNs = 0;
-  #line = 0;
-
-  get count(): number {
-    return this.#tuples.length;
-  }
-
-  get firstSeq(): number {
-    return this.#firstSeq;
-  }
-
-  /** Roughly the bytes that {@link finish} gives, to end a chunk early when its events are large. */
-  get weightBytes(): number {
-    return this.#values * 4 + this.#stringChars * 2 + this.#blobBytes;
-  }
-
-  get values(): number {
-    return this.#values;
-  }
-
-  add(event: Event): void {
-    const kind = KIND_INDEX.get(event.kind) as number;
-    const { names, codecs } = LAYOUTS[kind] as Layout;
-    const fields = event as unknown as { readonly [name: string]: unknown };
-    const tuple: unknown[] = [kind];
-    if (this.#tuples.length === 0) this.#firstSeq = event.seq;
-    for (let i = 0; i < codecs.length; i++)
-      tuple.push(this.#encode(codecs[i] as Codec, fields[names[i] as string], event));
-    this.#seq = event.seq;
-    this.#tsNs = event.tsNs;
-    this.#line = event.line;
-    this.#values += tuple.length + 1;
-    this.#tuples.push(tuple);
-  }
-
-  /** The bytes of the chunk; the encoder is then empty again. */
-  finish(): Buffer {
-    const blob = Buffer.allocUnsafe(this.#blobBytes);
-    let at = 0;
-    for (const bytes of this.#bytes) {
-      bytes.copyTo(blob, at);
-      at += bytes.length;
-    }
-    const packed = packr.pack([this.#strings, blob, this.#tuples]);
-    this.#strings = [];
-    this.#stringIndex = new Map();
-    this.#bytes = [];
-    this.#tuples = [];
-    this.#stringChars = this.#blobBytes = this.#values = 0;
-    this.#seq = this.#tsNs = this.#line = 0;
-    return packed;
-  }
-
-  #encode(codec: Codec, value: unknown, event: Event): unknown {
-    switch (codec) {
-      case CODEC.seq:
-        return (value as number) - this.#seq;
-      case CODEC.tsNs:
-        return (value as number) - this.#tsNs;
-      case CODEC.line:
-        return (value as number) - this.#line;
-      case CODEC.enteredAt:
-        return event.seq - (value as number);
-      case CODEC.string:
-        return this.#string(value as string);
-      case CODEC.bytes:
-        return this.#blob(value as Bytes);
-      case CODEC.notes: {
-        const flat: U64[] = [];
-        for (const note of value as readonly MemNote[]) flat.push(note.addr, this.#blob(note.bytes));
-        this.#values += flat.length;
-        return flat;
-      }
-      case CODEC.strings: {
-        const indexes = (value as readonly string[]).map((text) => this.#string(text));
-        this.#values += indexes.length;
-        return indexes;
-      }
-      case CODEC.int32s:
-        this.#values += (value as readonly number[]).length;
-        return (value as readonly number[]).map(checkedInt32);
-      case CODEC.int32:
-        return checkedInt32(value as number);
-      case CODEC.u64:
-        return checkedU64(value as U64);
-      default:
-        return value;
-    }
-  }
-
-  #string(text: string): number {
-    const known = this.#stringIndex.get(text);
-    if (known !== undefined) return known;
-    const index = this.#strings.length;
-    this.#strings.push(text);
-    this.#stringIndex.set(text, index);
-    this.#stringChars += text.length;
-    this.#values++;
-    return index;
-  }
-
-  #blob(bytes: Bytes): number {
-    this.#bytes.push(bytes);
-    this.#blobBytes += bytes.length;
-    return bytes.length;
-  }
-}
-
-// An event that breaks the contract would make its chunk unreadable later: better to stop while it is written.
-
-function checkedInt32(value: number): number {
-  if (value >= -0x8000_0000 && value <= 0xffff_ffff && Number.isInteger(value)) return value;
-  throw new RangeError(`tape: ${value} does not fit 32 bits`);
-}
-
-function checkedU64(value: U64): U64 {
-  if (typeof value === 'number' ? Number.isSafeInteger(value) && value >= 0 : isLarge(value)) return value;
-  throw new RangeError(`tape: ${value} is no canonical 64-bit value`);
-}
-
-/** Whether a bigint is one that only a bigint can hold. */
-function isLarge(value: bigint): boolean {
-  return value > 0x1f_ffff_ffff_ffffn && value < 1n << 64n;
-}
-
 /** The events of a chunk's bytes, every field checked. Throws {@link ChunkDamage}. */
 export function decodeChunk(raw: Uint8Array, schema: number = SCHEMA_VERSION): EventBatch {
   if (!isPlainMsgpack(raw, MAX_CHUNK_VALUES, MAX_DEPTH)) throw new ChunkDamage('not the encoding of a chunk');
-  const parts: unknown = packr.unpack(raw);
+  const parts: unknown = unpackr.unpack(raw);
   if (!Array.isArray(parts) || parts.length !== 3) throw new ChunkDamage('not a chunk');
   const [strings, blob, tuples] = parts as unknown[];
   if (!isStrings(strings) || !(blob instanceof Uint8Array) || !Array.isArray(tuples))
@@ -260,7 +119,7 @@ class ChunkDecoder {
   /** Only canonical values pass: a bigint that fits a number would be equal to nothing. */
   #u64(value: unknown): U64 {
     if (typeof value === 'number') return this.#count(this.#integer(value));
-    if (typeof value === 'bigint' && isLarge(value)) return value;
+    if (typeof value === 'bigint' && isBoxed(value)) return value;
     return this.#damage('has no 64-bit value where one belongs');
   }
 
