@@ -93,7 +93,7 @@ const MEMBERS: readonly Case[] = [
     iova: u64(),
     length: u64(),
     page_size: u64(),
-    uptr: pointer(pointsTo(bytesShape(bitmapOf('length', 'page_size', 1)), 'in')),
+    uptr: pointer(pointsTo(bytesShape(bitmapOf('length', 'page_size')), 'in')),
     out_nr_dirty: u64('out', 'decimal'),
   }),
   op('check_iotlb', 14, { id: u32(), iotlb: u32('in', 'hex') }),

@@ -194,7 +194,7 @@ const getDirtyBitmap: Struct = struct('iommu_hwpt_get_dirty_bitmap', {
   iova: u64(),
   length: u64(),
   page_size: u64(),
-  data: pointer(pointsTo(bytesShape(bitmapOf('length', 'page_size', 1)), 'inout')),
+  data: pointer(pointsTo(bytesShape(bitmapOf('length', 'page_size')), 'inout')),
 });
 
 const invalidateEntries = arrayShape(

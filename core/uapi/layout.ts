@@ -65,8 +65,9 @@ export function countOf(field: string, scale = 1): Length {
   return { unit: 'field', field, scale };
 }
 
-export function bitmapOf(length: string, page: string, granuleBytes: number): Length {
-  return { unit: 'bitmap', length, page, granuleBytes };
+/** Bytes of a bitmap with one bit for each page. */
+export function bitmapOf(length: string, page: string): Length {
+  return { unit: 'bitmap', length, page };
 }
 
 export function by(field: string, mask = 0): Selector {

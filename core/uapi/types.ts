@@ -41,13 +41,13 @@ export type Rendering = 'decimal' | 'hex' | EnumSet | FlagSet;
 
 /**
  * How many there are, read from fields of the struct or of one that encloses it.
- * `field`: that field's value times `scale`. `bitmap`: bytes of a bitmap with one bit for each `page` of `length`,
- * rounded up to `granuleBytes`. `rest`: whatever lies before the end of the buffer.
+ * `field`: that field's value times `scale`. `bitmap`: bytes of a bitmap with one bit for each `page` of
+ * `length`. `rest`: whatever lies before the end of the buffer.
  */
 export type Length =
   | { readonly unit: 'fixed'; readonly count: number }
   | { readonly unit: 'field'; readonly field: string; readonly scale: number }
-  | { readonly unit: 'bitmap'; readonly length: string; readonly page: string; readonly granuleBytes: number }
+  | { readonly unit: 'bitmap'; readonly length: string; readonly page: string }
   | { readonly unit: 'rest' };
 
 /** A field's bits that decide: `(value of field & mask) >>> 0`; a mask of 0 stands for the whole field. */

@@ -78,7 +78,7 @@ const loggingReport: Struct = struct('vfio_device_feature_dma_logging_report', {
   iova: u64(),
   length: u64(),
   page_size: u64(),
-  bitmap: pointer(pointsTo(bytesShape(bitmapOf('length', 'page_size', 8)), 'inout')),
+  bitmap: pointer(pointsTo(bytesShape(bitmapOf('length', 'page_size')), 'inout')),
 });
 
 const migDataSize: Struct = struct('vfio_device_feature_mig_data_size', { stop_copy_length: u64('out', 'decimal') });
