@@ -103,6 +103,7 @@ for (const [what, a, b] of [
   ['split strings', ['ab', 'c'], ['a', 'bc']],
   ['bytes and their text', new Bytes(Uint8Array.of(0x61)), 'a'],
   ['two lone surrogates', '\ud800', '\ud801'],
+  ['the UTF-16 of a lone surrogate and a text of the same bytes', '\ud841\u0080', 'A\u0600\0'],
   ['a lone surrogate and its replacement', '\ud800', '\ufffd'],
 ] as [string, unknown, unknown][]) {
   test(`kept apart: ${what}`, () => assert.is.not(hashCanonical(a), hashCanonical(b)));
@@ -110,7 +111,7 @@ for (const [what, a, b] of [
 
 for (const [what, a, b] of [
   ['0 and -0', 0, -0],
-  ['NaN however made', Number.NaN, 0 / Number('0')],
+  ['NaN however made', Number.NaN, Number('x')],
   ['an absent and an undefined field', { a: 1 }, { a: 1, b: undefined }],
   ['a frozen and an open map', OrderedMap.numeric().freeze(), OrderedMap.numeric()],
   ['an object without prototype', Object.assign(Object.create(null), { a: 1 }), { a: 1 }],
@@ -149,7 +150,7 @@ test('the encoding is the published one', () => {
       'a\x05\0\0\0',
       '0tf',
       'd\0\0\0\0\0\0\xf0\xbf',
-      'q\xff\xff\xff\xff\xff\xff\xff\xff',
+      'U\xff\xff\xff\xff\xff\xff\xff\xff',
       'k\x01\0\0\0m',
       'm\x02\0\0\0',
       'u\x01\0\0\0\0\0\0\0',

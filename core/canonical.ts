@@ -77,7 +77,7 @@ class Encoder {
 
   #bigint(value: bigint): void {
     if (value > MAX_SAFE && value <= U64_MAX) {
-      this.#tag('q');
+      this.#tag('U');
       this.#room(8);
       this.#at = this.#buffer.writeBigUInt64LE(value, this.#at);
     } else {

@@ -13,6 +13,9 @@ export interface FileReport {
 }
 
 const report: FileReport = { registered: 0, passed: 0, failed: 0, skipped: 0, unfinished: [] };
+// The runner gives the number of an open pipe; processes that a test starts must not take it for theirs.
+const reportFd = Number(process.env['IOTAPE_TEST_FD'] ?? '');
+delete process.env['IOTAPE_TEST_FD'];
 const suites: Test[] = [];
 const pending = new Set<string>();
 
@@ -44,13 +47,12 @@ function runAll(): void {
   if (process.exitCode === 0) process.exitCode = undefined;
 }
 
-/** The runner gives the number of an open pipe; without one (a file run by hand) uvu's own summary is all there is. */
+/** A file run by hand has no runner to tell: uvu's summary stands, and what it does not know is added. */
 function tellRunner(): void {
   report.unfinished = [...pending].map((id) => id.replace(/ #\d+$/, ''));
-  const fd = Number(process.env['IOTAPE_TEST_FD'] ?? '');
-  if (fd > 2) {
-    writeSync(fd, JSON.stringify(report));
-    closeSync(fd);
+  if (reportFd > 2) {
+    writeSync(reportFd, JSON.stringify(report));
+    closeSync(reportFd);
   } else if (pending.size > 0) {
     process.exitCode ||= 1;
     process.stderr.write(`never ran: ${report.unfinished.join(', ')}\n`);

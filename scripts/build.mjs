@@ -1,0 +1,4 @@
+// npm run build: compiles into dist/.
+import { build } from './setup.mjs';
+
+build();

@@ -1,0 +1,11 @@
+// npm run docs: writes the documents that are made from code.
+import { build } from './setup.mjs';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { errorsDocument } from './errors-document.mjs';
+import { ROOT } from './files.mjs';
+
+build();
+const { CODES } = await import('../dist/core/errors.js');
+mkdirSync(join(ROOT, 'docs'), { recursive: true });
+writeFileSync(join(ROOT, 'docs/ERRORS.md'), errorsDocument(CODES));
