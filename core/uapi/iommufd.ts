@@ -27,7 +27,8 @@ import {
 } from './layout.js';
 import * as data from './iommufd-data.js';
 import { testCmd } from './iommufd-test.js';
-import type { Command, Struct } from './types.js';
+import type { CommandOptions, FieldSpec } from './layout.js';
+import type { Case, Command, Direction, Struct } from './types.js';
 import { COMPAT_COMMANDS } from './vfio-container.js';
 
 /**
@@ -117,6 +118,11 @@ const vfioIoas: Struct = struct('iommu_vfio_ioas', {
   __reserved: reserved16,
 });
 
+/** A pointer to `data_len` bytes that the IOMMU's type gives a meaning. */
+function typedData(typeField: string, direction: Direction, cases: readonly Case[]): FieldSpec {
+  return pointer(pointsTo(choiceShape(by(typeField), cases), direction, { room: countOf('data_len') }));
+}
+
 const hwptAlloc: Struct = struct('iommu_hwpt_alloc', {
   size: u32(),
   flags: u32(
@@ -129,18 +135,12 @@ const hwptAlloc: Struct = struct('iommu_hwpt_alloc', {
   __reserved: reserved32,
   data_type: u32('in', data.HWPT_DATA_TYPES),
   data_len: u32(),
-  data_uptr: pointer(
-    pointsTo(
-      choiceShape(by('data_type'), [
-        structCase(data.hwptVtdS1, 1),
-        structCase(data.hwptArmSmmuv3, 2),
-        structCase(data.hwptAmdGuest, 3),
-        structCase(data.hwptSelftest, 0xdead),
-      ]),
-      'in',
-      { room: countOf('data_len') },
-    ),
-  ),
+  data_uptr: typedData('data_type', 'in', [
+    structCase(data.hwptVtdS1, 1),
+    structCase(data.hwptArmSmmuv3, 2),
+    structCase(data.hwptAmdGuest, 3),
+    structCase(data.hwptSelftest, 0xdead),
+  ]),
   fault_id: u32(),
   __reserved2: reserved32,
 });
@@ -150,19 +150,13 @@ const hwInfo: Struct = struct('iommu_hw_info', {
   flags: u32('in', bits('IOMMU_HW_INFO_FLAG_', { INPUT_TYPE: 1 })),
   dev_id: u32(),
   data_len: u32('inout'),
-  data_uptr: pointer(
-    pointsTo(
-      choiceShape(by('out_data_type'), [
-        structCase(data.hwInfoVtd, 1),
-        structCase(data.hwInfoArmSmmuv3, 2),
-        structCase(data.hwInfoTegra241, 3),
-        structCase(data.hwInfoAmd, 4),
-        structCase(data.hwInfoSelftest, 0xfeed_beef),
-      ]),
-      'out',
-      { room: countOf('data_len') },
-    ),
-  ),
+  data_uptr: typedData('out_data_type', 'out', [
+    structCase(data.hwInfoVtd, 1),
+    structCase(data.hwInfoArmSmmuv3, 2),
+    structCase(data.hwInfoTegra241, 3),
+    structCase(data.hwInfoAmd, 4),
+    structCase(data.hwInfoSelftest, 0xfeed_beef),
+  ]),
   data_type: union(
     by('flags', 1),
     [
@@ -234,13 +228,10 @@ const viommuAlloc: Struct = struct('iommu_viommu_alloc', {
   out_viommu_id: u32('out'),
   data_len: u32(),
   __reserved: reserved32,
-  data_uptr: pointer(
-    pointsTo(
-      choiceShape(by('type'), [structCase(data.viommuTegra241, 2), structCase(data.viommuSelftest, 0xdead_beef)]),
-      'inout',
-      { room: countOf('data_len') },
-    ),
-  ),
+  data_uptr: typedData('type', 'inout', [
+    structCase(data.viommuTegra241, 2),
+    structCase(data.viommuSelftest, 0xdead_beef),
+  ]),
 });
 
 const vdeviceAlloc: Struct = struct('iommu_vdevice_alloc', {
@@ -275,8 +266,8 @@ const hwQueueAlloc: Struct = struct('iommu_hw_queue_alloc', {
   length: u64(),
 });
 
-function iommufd(name: string, nr: number, of: Struct, lastField: string): Command {
-  return sizedCommand('iommufd', name, nr, of, lastField);
+function iommufd(name: string, nr: number, of: Struct, lastField: string, options: CommandOptions = {}): Command {
+  return sizedCommand('iommufd', name, nr, of, lastField, options);
 }
 
 /** The last column is the field that the kernel's own table names as the last mandatory one. */
@@ -302,7 +293,7 @@ export const IOMMUFD_COMMANDS: readonly Command[] = [
   iommufd('IOMMU_IOAS_CHANGE_PROCESS', 0x92, ioasChangeProcess, '__reserved'),
   iommufd('IOMMU_VEVENTQ_ALLOC', 0x93, veventqAlloc, 'out_veventq_fd'),
   iommufd('IOMMU_HW_QUEUE_ALLOC', 0x94, hwQueueAlloc, 'length'),
-  iommufd('IOMMU_TEST_CMD', 0xa0, testCmd, 'last'),
+  iommufd('IOMMU_TEST_CMD', 0xa0, testCmd, 'last', { returns: 'number' }),
 ];
 
 /** The container commands that an iommufd answers in place of a container. */
