@@ -127,7 +127,7 @@ function keepOneThread(tx: Tx, pid: number): void {
 
 /** A thread or a whole process ended. Ends that nothing was recorded of before mean nothing. */
 export function exited(tx: Tx, event: ExitEvent, families: Families): void {
-  const process = knownProcessOf(tx, event);
+  const process = knownProcessOf(tx.world, event);
   if (process === undefined) return;
   const tid = event.tid === process.alias ? process.pid : event.tid;
   if (event.call === 'exit' && (process.tids.size > 1 || !process.tids.has(tid))) endThread(tx, process, tid);

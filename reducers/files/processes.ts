@@ -3,6 +3,7 @@ import { OrderedMap } from '../../core/ordered-map.js';
 import type { Families } from '../family.js';
 import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
+import type { World } from '../world.js';
 import { addFdRef, makeFile, putFdRef } from './open-files.js';
 import type { FdEntry, FdTable, Process } from './state.js';
 
@@ -26,9 +27,9 @@ export function processOf(tx: Tx, event: Event): Process {
 }
 
 /** The process of the event's thread, or undefined where nothing was recorded of it before. */
-export function knownProcessOf(tx: Tx, event: Event): Process | undefined {
-  const pid = tx.world.threads.get(event.tid);
-  return pid === undefined ? undefined : tx.world.processes.get(pid);
+export function knownProcessOf(world: World, event: Event): Process | undefined {
+  const pid = world.threads.get(event.tid);
+  return pid === undefined ? undefined : world.processes.get(pid);
 }
 
 function processFromNowhere(tx: Tx, event: Event): Process {
