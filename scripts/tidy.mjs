@@ -68,6 +68,19 @@ function corpusBreaches(files) {
     .map((name) => `${CORPUS}INDEX.md does not mention ${name}`);
 }
 
+/**
+ * `npm ci` refuses a lockfile that lacks the packages for other platforms, which `npm install` leaves out where the
+ * registry at hand does not have them.
+ */
+function lockfileBreaches(files) {
+  const lock = files.find(({ name }) => name === 'package-lock.json');
+  if (lock === undefined) return [];
+  const { packages } = JSON.parse(lock.text);
+  const names = new Set(Object.keys(packages).map((path) => path.replace(/^.*node_modules\//, '')));
+  const wanted = Object.values(packages).flatMap((entry) => Object.keys(entry.optionalDependencies ?? {}));
+  return wanted.filter((name) => !names.has(name)).map((name) => `package-lock.json has no entry for ${name}`);
+}
+
 /** Codes that no test file names. */
 export function untestedCodes(files, codes) {
   const tests = files.filter(({ name }) => TEST.test(name)).map(({ text }) => text);
@@ -80,6 +93,7 @@ export function breaches(files, codes) {
   for (const [rule, check] of Object.entries(FILE_RULES))
     for (const file of files) for (const where of check(file)) found.push(`${rule}: ${where}`);
   for (const where of corpusBreaches(files)) found.push(`unknown recording: ${where}`);
+  for (const where of lockfileBreaches(files)) found.push(`npm ci cannot work: ${where}`);
   const document = files.find(({ name }) => name === 'docs/ERRORS.md')?.text;
   if (document !== errorsDocument(codes)) found.push('out of date: docs/ERRORS.md; run npm run docs');
   return found;

@@ -7,6 +7,7 @@ import { breaches, readTree, untestedCodes } from './tidy.mjs';
 const test = suite('tidy');
 const codes = { IOT101: { title: 'a', help: 'b | c' }, IOT201: { title: 'd', help: 'e' } };
 const errors = { name: 'docs/ERRORS.md', text: errorsDocument(codes) };
+const lock = (path) => JSON.stringify({ packages: { '': { optionalDependencies: { a: '1' } }, [path]: {} } });
 const lines = (count) => 'x;\n'.repeat(count);
 
 test('the project keeps its rules', () => assert.equal(breaches(readTree(), CODES), []));
@@ -36,6 +37,11 @@ for (const [rule, bad, good] of [
   ['higher layer', ['traces/x/a.ts', "await import('../../replay/b.js')"], ['replay/a.ts', "import '../traces/b.js';"]],
   ['one title', ['A.md', '# a\n# b\n'], ['A.md', '# a\n```sh\n# b\n```\n## c\n']],
   ['one title', ['A.md', 'text'], ['A.md', '# a']],
+  [
+    'npm ci',
+    ['package-lock.json', lock('node_modules/b')],
+    ['package-lock.json', lock('node_modules/c/node_modules/a')],
+  ],
   ['unknown recording', ['traces/corpus/x.gz', ''], ['traces/x.gz', '']],
 ]) {
   const found = ([name, text]) => breaches([errors, { name, text }], codes);
