@@ -1,6 +1,6 @@
 import { canonical } from './call-text.js';
 import { Interner } from './intern.js';
-import { readRequest } from './requests.js';
+import { requestOfStraceName } from '../../core/uapi/strace-name.js';
 import type { Symbols } from './symbols.js';
 import { closingAngle, innerPath, readFlags } from './values.js';
 
@@ -20,7 +20,7 @@ export class ByteScan {
   errno = '';
   readonly #paths = new Interner((text) => innerPath(text, 0));
   readonly #errnos = new Interner(canonical, 1024);
-  readonly #requests = new Interner((text) => readRequest(text) ?? -1, 4096);
+  readonly #requests = new Interner((text) => requestOfStraceName(text) ?? -1, 4096);
 
   decimal(b: Uint8Array, from: number): number {
     let p = from;

@@ -111,7 +111,7 @@ export class CallLines {
     const result = call.tail === undefined || call.tail === '' ? undefined : readResult(call.tail);
     if (result === 'range') return this.#context.skip('IOT105', 'result', column);
     if (result !== undefined && !(state !== 'whole' && isCutResult(result, call.tail as string))) {
-      return this.#emit(thread, call, result, enteredAt, false, column);
+      return this.#emit(thread, call, result, enteredAt, result.ret === null, column);
     }
     if (state === 'whole') return this.#context.skip('IOT101', 'no result', column);
     if (state === 'open') this.#context.report('IOT102', call.name, column);
@@ -120,7 +120,7 @@ export class CallLines {
     this.#emit(thread, { ...call, args }, NO_RESULT, enteredAt, true, column);
   }
 
-  /** `lenient`: half of the call is missing, which has been reported; an argument too few is no news. */
+  /** `lenient`: half of the call is missing, or it never came to its end; an argument too few is no news then. */
   #emit(thread: Thread, call: CallText, result: Result, enteredAt: number, lenient: boolean, column: number): void {
     const { recorder, arena } = this.#context;
     const args = new Args(call, result, arena);

@@ -3,7 +3,7 @@ import type { Args } from './args.js';
 import type { Arena } from './arena.js';
 import type { CallHead } from './calls.js';
 import { NO_NOTES, type PendingIoctl } from './recorder.js';
-import { readRequest } from './requests.js';
+import { requestOfStraceName } from '../../core/uapi/strace-name.js';
 import { readString, readU64 } from './values.js';
 
 /**
@@ -19,7 +19,7 @@ export function ioctlOf(
   head: CallHead,
   arena: Arena,
 ): { readonly event: PendingIoctl; readonly argKnown: boolean } | undefined {
-  const request = readRequest(args.text(1));
+  const request = requestOfStraceName(args.text(1));
   if (request === undefined) return undefined;
   const { fd, path } = args.fd(0);
   const text = args.text(2);

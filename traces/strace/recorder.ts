@@ -35,8 +35,9 @@ import type { U64 } from '../../core/u64.js';
  */
 export interface Thread {
   readonly tid: number;
-  /** The statements since this thread's last call. */
-  readonly run: MemNote[];
+  /** The statements since this thread's last call: the first `runCount` of the list, which is used again and again. */
+  run: MemNote[];
+  runCount: number;
   /** The annotated ioctl that the run follows directly. */
   last: PendingIoctl | null;
   /** A call whose second half has not come yet. */
@@ -93,7 +94,7 @@ export class Recorder {
     let thread = this.#threads.get(tid);
     if (thread === undefined) {
       if (this.#threads.size >= MAX_THREADS) this.#forgetIdle();
-      thread = { tid, run: [], last: null, entered: null, ended: false };
+      thread = { tid, run: [], runCount: 0, last: null, entered: null, ended: false };
       this.#threads.set(tid, thread);
     }
     this.#latest = thread;
@@ -114,18 +115,20 @@ export class Recorder {
 
   /** A memory statement. */
   note(thread: Thread, addr: U64, bytes: Bytes): void {
-    if (thread.run.length >= MAX_RUN) return this.#orphaned(1);
+    const count = thread.runCount;
+    if (count >= MAX_RUN) return this.#orphaned(1);
     this.#payloadBytes += bytes.length;
-    thread.run.push({ addr, bytes });
+    thread.run[count] = { addr, bytes };
+    thread.runCount = count + 1;
   }
 
   /** A call that is no ioctl begins in this thread. */
   endRun(thread: Thread): void {
-    const run = thread.run;
-    if (run.length > 0) {
-      if (thread.last === null) this.#orphaned(run.length);
-      else thread.last.memOut = run.slice();
-      run.length = 0;
+    const count = thread.runCount;
+    if (count > 0) {
+      if (thread.last === null) this.#orphaned(count);
+      else thread.last.memOut = part(thread.run, 0, count);
+      clearRun(thread);
     }
     thread.last = null;
   }
@@ -142,17 +145,17 @@ export class Recorder {
   ioctl(thread: Thread, event: PendingIoctl, argKnown: boolean): void {
     const run = thread.run;
     const last = thread.last;
-    const count = run.length;
+    const count = thread.runCount;
     thread.last = null;
     if (count > 0) {
-      const cut = last === null ? 0 : cutOf(run, argKnown ? event.arg : last.arg);
+      const cut = last === null ? 0 : cutOf(run, count, argKnown ? event.arg : last.arg);
       if (last !== null) last.memOut = part(run, 0, cut);
       if (cut < count) {
         event.memIn = part(run, cut, count);
         if (!argKnown) event.arg = (run[cut] as MemNote).addr;
         thread.last = event;
       }
-      run.length = 0;
+      clearRun(thread);
     }
     this.#events.push(event);
   }
@@ -201,12 +204,18 @@ export class Recorder {
 
   #forgetIdle(): void {
     for (const thread of this.#threads.values()) {
-      if (thread.entered === null && thread.last === null && thread.run.length === 0) this.#threads.delete(thread.tid);
+      if (thread.entered === null && thread.last === null && thread.runCount === 0) this.#threads.delete(thread.tid);
     }
     if (this.#threads.size < MAX_THREADS) return;
     for (const thread of this.#threads.values()) this.endRun(thread);
     this.#threads.clear();
   }
+}
+
+/** A long run's list is let go; a short one keeps its last statements alive until they are overwritten. */
+function clearRun(thread: Thread): void {
+  if (thread.runCount > 16) thread.run = [];
+  thread.runCount = 0;
 }
 
 /** A copy of a part of a run; one statement is by far the most frequent. */
@@ -216,13 +225,13 @@ function part(run: readonly MemNote[], from: number, to: number): readonly MemNo
 }
 
 /** Where in a run behind an annotated ioctl the next ioctl's statements begin. */
-function cutOf(run: readonly MemNote[], arg: U64): number {
-  for (let i = run.length - 1; i > 0; i--) {
+function cutOf(run: readonly MemNote[], count: number, arg: U64): number {
+  for (let i = count - 1; i > 0; i--) {
     if ((run[i] as MemNote).addr !== arg) continue;
     const before = indexBefore(run, arg, i);
     return before > 0 && holdsPointer((run[before] as MemNote).bytes, arg) ? before : i;
   }
-  return run.length;
+  return count;
 }
 
 function indexBefore(run: readonly MemNote[], arg: U64, from: number): number {

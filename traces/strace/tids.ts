@@ -14,6 +14,8 @@ export class Tids {
   /** Numbers of threads that are known not to be the first process. */
   readonly #born = new Set<number>();
   readonly #alive = new Set<number>();
+  /** The number that strace said it attached to before any line; -1 where it said nothing. */
+  #attachedFirst = -1;
   #sawUnnumbered = false;
   #numbered = false;
   #lastPrinted = -1;
@@ -47,8 +49,11 @@ export class Tids {
   /** A line without a number. */
   unnumbered(): number {
     if (!this.#sawUnnumbered && !this.#numbered) {
-      if (this.#alive.size === 0) this.#alive.add(this.#base);
       this.#sawUnnumbered = true;
+      if (this.#alive.size === 0) {
+        this.#alive.add(this.#base);
+        this.#printedBase = this.#attachedFirst;
+      }
     }
     if (this.#alive.size === 1) for (const tid of this.#alive) return tid;
     return this.#alive.has(this.#base) || this.#lastTid < 0 ? this.#base : this.#lastTid;
@@ -66,12 +71,10 @@ export class Tids {
     this.#alive.add(printed);
   }
 
-  /** strace said that it attached; before any line, that is the process it was told to trace. */
+  /** strace said that it attached; if an unnumbered line comes first then, it is that process's. */
   attached(printed: number): void {
-    if (!this.#sawUnnumbered && this.#printedBase < 0 && this.#alive.size === 0) {
-      this.#printedBase = printed;
-      this.#alive.add(this.#base);
-    } else this.born(printed);
+    if (this.#sawUnnumbered || this.#attachedFirst >= 0 || this.#alive.size > 0) this.born(printed);
+    else this.#attachedFirst = printed;
   }
 
   /** The process of the unnumbered lines said its own number (set_tid_address, gettid). */
@@ -81,7 +84,6 @@ export class Tids {
 
   ended(tid: number): void {
     this.#alive.delete(tid);
-    this.#born.delete(tid);
     this.#lastPrinted = -1;
   }
 
