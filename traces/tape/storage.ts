@@ -45,7 +45,8 @@ async function readAt(file: FileHandle, offset: number, count: number): Promise<
   return buffer.subarray(0, filled);
 }
 
-async function readable<T>(path: string, action: () => Promise<T>): Promise<T> {
+/** Runs what may fail for the file's sake; a failure is an `InputError` IOT201. */
+export async function readable<T>(path: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
   } catch (error) {
