@@ -11,7 +11,7 @@ function fail(message) {
 }
 
 /** Whether the packages of the lockfile are all there: npm notes in `node_modules` what it installed. */
-function isInstalled(root) {
+export function isInstalled(root) {
   const note = join(root, 'node_modules/.package-lock.json');
   if (!existsSync(note)) return false;
   const wanted = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
@@ -48,12 +48,17 @@ export function sourceOf(built) {
   return match ? `${match[1]}.ts` : undefined;
 }
 
-/** Compiles what changed, and removes what was built from sources that are gone. */
-export function build(root = ROOT) {
+/** Removes what was built from sources that are gone: the compiler does not. */
+export function removeStale(root) {
   for (const built of listFiles(root, 'dist')) {
     const source = sourceOf(built);
     if (source !== undefined && !existsSync(join(root, source))) rmSync(join(root, built));
   }
+}
+
+/** Compiles what changed. */
+export function build(root = ROOT) {
+  removeStale(root);
   const compiler = join(root, 'node_modules/typescript/bin/tsc');
   if (!existsSync(compiler)) fail('the compiler is not installed; run npm ci');
   const run = spawnSync(process.execPath, [compiler, '-b'], { cwd: root, stdio: ['ignore', 2, 2] });
