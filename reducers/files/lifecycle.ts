@@ -129,8 +129,7 @@ function keepOneThread(tx: Tx, pid: number): void {
 export function exited(tx: Tx, event: ExitEvent, families: Families): void {
   const process = knownProcessOf(tx.world, event);
   if (process === undefined) return;
-  const tid = event.tid === process.alias ? process.pid : event.tid;
-  if (event.call === 'exit' && (process.tids.size > 1 || !process.tids.has(tid))) endThread(tx, process, tid);
+  if (event.call === 'exit' && process.tids.size > 1) endThread(tx, process, event.tid);
   else dropProcess(tx, process, event, families);
 }
 

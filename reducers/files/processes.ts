@@ -34,15 +34,6 @@ export function knownProcessOf(world: World, event: Event): Process | undefined 
 
 function processFromNowhere(tx: Tx, event: Event): Process {
   const { tid } = event;
-  const nameless = tx.world.processes.get(0);
-  if (event.pid === 0 && tid !== 0 && nameless !== undefined && nameless.alias === 0) {
-    // strace on stderr prints thread ids only while it traces more than one: the first id that no fork
-    // explains is that of the process which had none so far.
-    const named = Object.freeze({ ...nameless, alias: tid });
-    tx.world.processes.set(0, named);
-    tx.world.threads.set(tid, 0);
-    return named;
-  }
   const pid = event.pid === 0 ? tid : event.pid;
   const group = tx.world.processes.get(pid);
   if (group !== undefined) {
@@ -75,7 +66,6 @@ export function makeProcess(
     space,
     fdTable,
     tids: tx.adopt(OrderedMap.numeric<number, number>()),
-    alias: 0,
     since,
     fromNowhere,
     memlockBytes: null,
@@ -93,7 +83,6 @@ export function addThread(tx: Tx, pid: number, tid: number, seq: number): void {
 /** All threads end: memory goes first, then the fds in ascending order (kernel/exit.c, `do_exit`). */
 export function dropProcess(tx: Tx, process: Process, event: Event, families: Families): void {
   for (const tid of process.tids.keys()) forgetThread(tx, tid, process.pid);
-  if (process.alias !== 0) forgetThread(tx, process.alias, process.pid);
   tx.world.processes.delete(process.pid);
   putSpace(tx, process.space, event, families);
   putFdTable(tx, process.fdTable, event, families);

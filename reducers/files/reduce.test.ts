@@ -320,22 +320,6 @@ test('a child that came before its fork gets what it should have had, and keeps 
   assert.is(thread.spaces.size + thread.fdTables.size, 2);
 });
 
-test('a recording that names threads only while there are several', () => {
-  const events = [
-    ev('exec', { tid: 0 }),
-    opens('/dev/iommu', 3, { tid: 0 }),
-    ev('fork', { tid: 0, ret: 101 }),
-    ev('close', { fd: 3, tid: 101 }),
-    opens('b', 4, { tid: 100 }),
-    ev('exit', { tid: 101 }),
-    opens('c', 5, { tid: 0 }),
-  ];
-  const world = replay(events);
-  assert.equal(fdsOf(world, 0), [...INHERITED, [3, '/dev/iommu'], [4, 'b'], [5, 'c']]);
-  const gone = replay([ev('exit', { tid: 100 })], {}, world);
-  assert.is(gone.processes.size + gone.threads.size + gone.files.size, 0);
-});
-
 test('RLIMIT_MEMLOCK is kept per process and inherited', () => {
   const world = replay([
     EXEC,

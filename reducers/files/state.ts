@@ -27,8 +27,6 @@ export interface Process {
   readonly fdTable: number;
   /** Its living threads as far as the recording showed them (tid -> seq of first sight). */
   readonly tids: OrderedMap<number, number>;
-  /** The thread id by which a recording without ids later calls its first process; 0 when there is none. */
-  readonly alias: number;
   /** `seq` of the fork that made it, or of its first event when it came from nowhere. */
   readonly since: number;
   /** True when its making was not recorded, so that a fork returning later may still explain it. */
