@@ -14,7 +14,6 @@ import {
   knownProcessOf,
   makeProcess,
   processOf,
-  putFdTable,
   setFd,
   shareFdTable,
   unshareFdTable,

@@ -1,6 +1,7 @@
 import { overlapping, rangeAt } from '../../core/interval.js';
 import type { U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
+import { PAGE_BYTES } from './flags.js';
 import type { AddressSpace, Vma } from './state.js';
 
 /**
@@ -30,7 +31,7 @@ const LOWEST = 0x1_0000;
 /** The end of user addresses with five-level page tables; above, no process has memory. */
 const HIGHEST_END = 2 ** 56;
 /** End of user addresses on x86-64 with four levels (TASK_SIZE_MAX). */
-const X86_END = 2 ** 47 - 4096;
+const X86_END = 2 ** 47 - PAGE_BYTES;
 /** No program image is longer; the heap starts at most this far above its image (`arch_randomize_brk`). */
 const IMAGE_BYTES = 2 ** 32;
 /** Mappings placed downwards from the stack start above this; in the old layout they go upwards from a third. */
@@ -38,7 +39,7 @@ const TOP_DOWN_FROM = 0x6000_0000_0000;
 
 /** Whether an address without a VMA is surely empty. False: memory may be there that was not recorded. */
 export function surelyEmpty(space: AddressSpace, address: U64): boolean {
-  if (address < 4096 || address >= HIGHEST_END) return true;
+  if (address < PAGE_BYTES || address >= HIGHEST_END) return true;
   if (!space.complete) return rangeAt(space.emptied, address) !== undefined;
   const placed = space.firstPlacedLast;
   if (address < LOWEST) return true;

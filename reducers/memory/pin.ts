@@ -2,6 +2,7 @@ import { rangeAt } from '../../core/interval.js';
 import { add, alignDown, alignUp, sub, type U64 } from '../../core/u64.js';
 import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
+import { MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE } from './flags.js';
 import { surelyEmpty } from './lookup.js';
 import { VMA_ASSUMED, VMA_GUARD, VMA_PFNMAP, type Vma } from './state.js';
 
@@ -33,10 +34,6 @@ export interface PinRequest {
 }
 
 const OK: PinAnswer = Object.freeze({ kind: 'ok' });
-const PAGE_BYTES = 4096;
-const PROT_READ = 1;
-const PROT_WRITE = 2;
-const MAP_SHARED = 1;
 
 /**
  * Asks for the pages of `start..last` (user addresses, inclusive) of a space. `fault`: the call fails with

@@ -1,5 +1,6 @@
 import { alignDown, div, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
+import { PAGE_BYTES } from './flags.js';
 import type { AddressSpace, Pin } from './state.js';
 
 /**
@@ -28,7 +29,6 @@ export interface NewPin {
   readonly since: number;
 }
 
-const PAGE_BYTES = 4096;
 const CLASS_SPAN = 2 ** 44;
 /** User addresses end at 2^56 (five-level page tables); nothing above can be unmapped by a process. */
 const USER_END = 2 ** 56;
