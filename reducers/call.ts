@@ -153,6 +153,21 @@ export class Call {
   }
 
   /**
+   * Predicts a failure that holds unless the machine has an optional part, such as a feature of a device, which only
+   * a success can show: then the verdict is `learned`, and the caller keeps the fact. True: the handler stops.
+   */
+  failUnlessLearned(errno: string, rule: string): boolean {
+    if (this.predicted) return !this.#recordedSuccess();
+    const stop = this.fail(errno, rule);
+    if (!stop) {
+      this.#ret = null;
+      this.#errno = '';
+      this.#retHow = 'learned';
+    }
+    return stop;
+  }
+
+  /**
    * Says that the answer cannot be predicted, and why: `payload not recorded`, `not modelled`,
    * `mappings unknown since event 12`. True when the recording says that the call succeeded, so the
    * handler can carry the unknown into the state.

@@ -5,7 +5,7 @@ import type { FdTable, OpenFile, Process } from './files/state.js';
 import type { AddressSpace } from './memory/state.js';
 import type { GapTree } from './iommufd/gaps.js';
 import type { Ioas, IommufdContext } from './iommufd/state.js';
-import type { VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
+import type { MigrationFile, VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
 import type { Mirror } from './hmm/state.js';
 
 /** Something the recording taught about the machine; the same question must get the same answer again. */
@@ -39,6 +39,8 @@ export interface World {
   readonly containers: OrderedMap<number, VfioContainer>;
   readonly groups: OrderedMap<number, VfioGroup>;
   readonly devices: OrderedMap<string, VfioDevice>;
+  /** Migration data fds, by our own id. */
+  readonly migrations: OrderedMap<number, MigrationFile>;
   readonly mirrors: OrderedMap<number, Mirror>;
   /** Facts of the machine, by a key such as `vfio-device/0000:00:10.0/num_regions`. */
   readonly facts: OrderedMap<string, Fact>;
@@ -58,6 +60,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'containers',
   'groups',
   'devices',
+  'migrations',
   'mirrors',
   'facts',
   'counters',

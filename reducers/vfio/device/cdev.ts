@@ -1,0 +1,165 @@
+import { add } from '../../../core/u64.js';
+import { type Call, find } from '../../call.js';
+import {
+  attachDevice,
+  bindDevice,
+  bindRefusal,
+  detachDevice,
+  isAttached,
+  predictDeviceId,
+  replaceDevice,
+} from '../../iommufd/attach.js';
+import { contextOf } from '../../iommufd/context.js';
+import { BY_GROUP, deviceOf, openDevice, patchDevice } from '../devices.js';
+import { fdUnknown, lookFd } from '../fd-look.js';
+import { takeStruct } from '../payload.js';
+import { refuse, type Rule } from '../rules.js';
+import type { VfioDevice } from '../state.js';
+
+/**
+ * The device's own character device with an iommufd (drivers/vfio/device_cdev.c).
+ *
+ * Its file gives no access until BIND_IOMMUFD has bound the device to a context, which one file can do once; from then
+ * on the device is an object of the context, attached to an IOAS or HWPT by ATTACH and detached by DETACH. Structs:
+ * bind argsz 0, flags 4, iommufd 8, out_devid 12, token_uuid_ptr 16; attach argsz 0, flags 4, pt_id 8, pasid 12;
+ * detach argsz 0, flags 4, pasid 8.
+ */
+export const CDEV_RULES = {
+  bindArgsz: { id: 'bind.argsz', errno: 'EINVAL', text: 'argsz is less than 16' },
+  bindTail: { id: 'bind.tail', errno: 'E2BIG', text: 'bytes beyond the struct are not zero' },
+  bindFlags: { id: 'bind.flags', errno: 'EINVAL', text: 'a flag other than TOKEN, or a negative iommufd' },
+  bindGroup: { id: 'bind.group-file', errno: 'EINVAL', text: 'the file was opened through the group' },
+  bindGroupOpen: { id: 'bind.group-open', errno: 'EBUSY', text: 'the group of the device is open' },
+  bindTwice: { id: 'bind.again', errno: 'EINVAL', text: 'this file has bound the device already' },
+  bindToken: { id: 'bind.token', errno: 'EINVAL', text: 'a token for a device that takes none' },
+  bindBadFd: { id: 'bind.fd', errno: 'EBADF', text: 'the iommufd is not open' },
+  bindNotIommufd: { id: 'bind.not-an-iommufd', errno: 'EBADFD', text: 'the fd is no iommufd' },
+  bindOther: { id: 'bind.other-file', errno: 'EINVAL', text: 'another file has bound the device' },
+  attachArgsz: { id: 'attach-pt.argsz', errno: 'EINVAL', text: 'argsz is less than 12' },
+  attachFlags: { id: 'attach-pt.flags', errno: 'EINVAL', text: 'a flag other than PASID' },
+  attachPasid: { id: 'attach-pt.pasid-argsz', errno: 'EINVAL', text: 'PASID, and argsz is less than 16' },
+  detachArgsz: { id: 'detach-pt.argsz', errno: 'EINVAL', text: 'argsz is less than 8' },
+  detachFlags: { id: 'detach-pt.flags', errno: 'EINVAL', text: 'a flag other than PASID' },
+  detachPasid: { id: 'detach-pt.pasid-argsz', errno: 'EINVAL', text: 'PASID, and argsz is less than 12' },
+  noPasid: { id: 'device.no-pasid', errno: 'EOPNOTSUPP', text: 'the driver of the device knows no PASIDs' },
+} as const satisfies Record<string, Rule>;
+
+const R = CDEV_RULES;
+const BIND_MIN_BYTES = 16;
+const BIND_BYTES = 24;
+const FLAG_TOKEN = 1;
+const FLAG_PASID = 1;
+
+// ---- BIND --------------------------------------------------------------------------------------------------
+
+export function bindIommufd(call: Call): void {
+  const struct = takeStruct(call, BIND_MIN_BYTES, R.bindArgsz);
+  if (struct === undefined) return;
+  const device = deviceOf(call);
+  const argsz = struct.u32(0);
+  call.extentBytes = Math.min(argsz, BIND_BYTES);
+  if (argsz > BIND_BYTES && struct.length >= argsz && !struct.isZero(BIND_BYTES, argsz - BIND_BYTES))
+    if (refuse(call, R.bindTail)) return;
+  const flags = struct.u32(4);
+  const fd = struct.s32(8);
+  if (((flags & ~FLAG_TOKEN) !== 0 || fd < 0) && refuse(call, R.bindFlags)) return;
+  if (call.file.object === BY_GROUP && refuse(call, R.bindGroup)) return;
+  if ((call.tx.world.groups.get(device.group)?.file ?? 0) !== 0 && refuse(call, R.bindGroupOpen)) return;
+  if (device.boundFile === call.file.id) {
+    if (device.unknownSince < 0 && refuse(call, R.bindTwice)) return;
+    call.unknown(`whether the file has bound the device is unknown since event ${device.unknownSince}`);
+  }
+  if ((flags & FLAG_TOKEN) !== 0 && refuse(call, R.bindToken)) return;
+  const file = lookFd(call, fd);
+  if (file === 'unknown') {
+    if (call.unknown(fdUnknown(fd))) giveAccess(call, device, 0, 0);
+    return;
+  }
+  if (file === 'none' && refuse(call, R.bindBadFd)) return;
+  if ((file === 'none' || file.kind !== 'iommufd') && refuse(call, R.bindNotIommufd)) return;
+  if (file === 'none') return;
+  if (device.openCount > 0 && device.boundFile !== call.file.id && refuse(call, R.bindOther)) return;
+  bind(call, device, file.object);
+}
+
+function bind(call: Call, device: VfioDevice, contextId: number): void {
+  const { tx } = call;
+  const refused = bindRefusal(tx, contextId, device.name);
+  if (refused !== undefined) {
+    if (refused.errno === '') call.unknown(refused.unknown);
+    else if (call.fail(refused.errno, refused.rule)) return;
+  }
+  if (!call.succeed('bind.ok')) return;
+  const next = predictDeviceId(tx, contextId);
+  const since = contextOf(tx, contextId).unknownSince;
+  if (since < 0) call.out32(12, next, 'out_devid');
+  else call.outUnknown(add(call.arg, 12), 4, `objects unknown since event ${since}`);
+  const told = find(call.memOut, add(call.arg, 12), 4)?.u32(0);
+  const id = told === undefined || told === 0 || told > 0x7fff_ffff ? next : told;
+  giveAccess(call, device, contextId, bindDevice(tx, contextId, device.name, call.event.seq, device.name, id));
+}
+
+function giveAccess(call: Call, device: VfioDevice, iommufd: number, devid: number): void {
+  openDevice(call.tx, device.name);
+  patchDevice(call.tx, device.name, { boundFile: call.file.id, iommufd, devid, attached: false, unknownSince: -1 });
+}
+
+// ---- ATTACH and DETACH -------------------------------------------------------------------------------------
+
+export function attachPt(call: Call): void {
+  const struct = takeStruct(call, 12, R.attachArgsz);
+  if (struct === undefined) return;
+  const device = deviceOf(call);
+  call.extentBytes = 12;
+  const pasid = pasidOf(call, device, 12, R.attachFlags, R.attachPasid);
+  if (pasid === undefined) return;
+  if (device.iommufd === 0 || !call.tx.world.iommufds.has(device.iommufd)) {
+    if (call.unknown('which iommufd the device is bound to is not in the recording'))
+      patchDevice(call.tx, device.name, { attached: true });
+    return;
+  }
+  attach(call, device, struct.u32(8), pasid);
+}
+
+function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): void {
+  const { tx } = call;
+  const { iommufd, devid } = device;
+  const moves = isAttached(tx, iommufd, devid, pasid);
+  const change = moves ? replaceDevice : attachDevice;
+  const result = change(tx, iommufd, devid, ptId, call.event.seq, pasid);
+  if ('ptId' in result) {
+    if (!call.succeed('attach-pt.ok')) {
+      if (!moves) detachDevice(tx, iommufd, devid, pasid);
+      return;
+    }
+    call.out32(8, result.ptId, 'pt_id');
+  } else if (result.errno !== '') {
+    if (call.fail(result.errno, result.rule)) return;
+  } else if (!call.unknown(result.unknown)) return;
+  if (pasid === 0) patchDevice(tx, device.name, { attached: true });
+}
+
+export function detachPt(call: Call): void {
+  if (takeStruct(call, 8, R.detachArgsz) === undefined) return;
+  const device = deviceOf(call);
+  call.extentBytes = 8;
+  const pasid = pasidOf(call, device, 8, R.detachFlags, R.detachPasid);
+  if (pasid === undefined) return;
+  if (!call.succeed('detach-pt.ok')) return;
+  if (device.iommufd !== 0 && call.tx.world.iommufds.has(device.iommufd))
+    detachDevice(call.tx, device.iommufd, device.devid, pasid);
+  if (pasid === 0) patchDevice(call.tx, device.name, { attached: false });
+}
+
+/** The PASID of the request, 0 for none; undefined when the prediction was made. */
+function pasidOf(call: Call, device: VfioDevice, at: number, flagRule: Rule, argszRule: Rule): number | undefined {
+  const { struct } = call;
+  const flags = struct.u32(4);
+  if ((flags & ~FLAG_PASID) !== 0 && refuse(call, flagRule)) return undefined;
+  if ((flags & FLAG_PASID) === 0) return 0;
+  if (device.driver !== 'pci' && refuse(call, R.noPasid)) return undefined;
+  if (struct.u32(0) < at + 4 && refuse(call, argszRule)) return undefined;
+  if (struct.has(at, 4)) return struct.u32(at);
+  call.unknown('payload not recorded');
+  return undefined;
+}

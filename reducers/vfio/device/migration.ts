@@ -1,0 +1,229 @@
+import { Bytes } from '../../../core/bytes.js';
+import { add } from '../../../core/u64.js';
+import { type Call, find } from '../../call.js';
+import { MTTY_HEADER_BYTES, MTTY_MIGRATION_FLAGS, mttyDataBytes, portsBytes } from '../../devices/vfio-mtty.js';
+import { installFd, predictNewFd } from '../../files/fds.js';
+import { patchDevice, shutMigrationFiles } from '../devices.js';
+import { deviceKey, smallFact } from '../facts.js';
+import { vfioFamilies } from '../index.js';
+import { refuse, type Rule } from '../rules.js';
+import type { MigrationFile, VfioDevice } from '../state.js';
+import {
+  nextState,
+  STATE_PRE_COPY,
+  STATE_PRE_COPY_P2P,
+  STATE_RESUMING,
+  STATE_RUNNING,
+  STATE_STOP_COPY,
+} from './migration-fsm.js';
+import { portsOf } from './region.js';
+
+/**
+ * Feature MIG_DEVICE_STATE (drivers/vfio/vfio_main.c, `vfio_ioctl_device_feature_mig_device_state`; the driver's
+ * part after samples/vfio-mdev/mtty.c). Data: device_state 8, data_fd 12.
+ *
+ * The device walks state by state; where a step fails it stays in the state before. Entering RESUMING, or the saving group
+ * from outside, makes a data fd, which the call returns; leaving them shuts it. data_fd comes back as -1 otherwise, also
+ * when the call fails.
+ */
+export const MIG_STATE_RULES = {
+  noWay: {
+    id: 'mig-state.no-way',
+    errno: 'EINVAL',
+    text: 'the device does not have the state, or no sequence of arcs leads there from the state it is in',
+  },
+  incomplete: {
+    id: 'mig-state.incomplete',
+    errno: 'EINVAL',
+    text: 'mtty leaves RESUMING only when all of its state was written',
+  },
+} as const satisfies Record<string, Rule>;
+
+const R = MIG_STATE_RULES;
+const STATE_OFFSET = 8;
+const FD_OFFSET = 12;
+const NO_FD = 0xffff_ffff;
+
+/** What the device supports: by its driver, or as the recording told. */
+export function migrationFlags(call: Call, device: VfioDevice): number | undefined {
+  if (device.driver === 'mtty') return MTTY_MIGRATION_FLAGS;
+  return smallFact(call.tx, deviceKey(device.name, 'migration_flags'));
+}
+
+export function getMigrationState(call: Call, device: VfioDevice): void {
+  if (!call.succeed('mig-state.get')) return;
+  call.extentBytes = 16;
+  call.out32(FD_OFFSET, NO_FD, 'data_fd');
+  const { state } = device.migration;
+  if (state >= 0) {
+    call.out32(STATE_OFFSET, state, 'device_state');
+    return;
+  }
+  const told = find(call.memOut, add(call.arg, STATE_OFFSET), 4)?.u32(0);
+  if (told === undefined) return;
+  call.out32(STATE_OFFSET, told, 'device_state');
+  call.noteLearned();
+  changeState(call, device.name, told);
+}
+
+function changeState(call: Call, name: string, state: number): void {
+  const device = call.tx.world.devices.get(name);
+  if (device !== undefined)
+    patchDevice(call.tx, name, { migration: Object.freeze({ ...device.migration, state }) });
+}
+
+/** RESET: the device runs again, and its data fds are shut. */
+export function resetMigration(call: Call, name: string): void {
+  shutMigrationFiles(call.tx, name);
+  changeState(call, name, STATE_RUNNING);
+}
+
+// ---- SET ---------------------------------------------------------------------------------------------------
+
+export function setMigrationState(call: Call, device: VfioDevice): void {
+  call.extentBytes = 16;
+  const wanted = call.struct.u32(STATE_OFFSET);
+  const flags = migrationFlags(call, device);
+  if (device.migration.state < 0 || flags === undefined) {
+    unknownState(call, device, wanted);
+    return;
+  }
+  const steps = planSteps(call, device, flags, wanted);
+  if (steps.rule === undefined && steps.opens !== 0) {
+    const fd = predictNewFd(call.tx, call.process);
+    if (fd !== undefined) call.out32(FD_OFFSET, fd, 'data_fd');
+    else call.outUnknown(add(call.arg, FD_OFFSET), 4, 'the lowest free fd of the process is not known');
+  } else {
+    call.out32(FD_OFFSET, NO_FD, 'data_fd');
+  }
+  if (steps.rule !== undefined && refuse(call, steps.rule)) {
+    walk(call, device, steps.way);
+    return;
+  }
+  if (!call.succeed('mig-state.set')) return;
+  walk(call, device, steps.rule === undefined ? steps.way : [wanted]);
+  enterFd(call, device.name);
+}
+
+function unknownState(call: Call, device: VfioDevice, wanted: number): void {
+  const happened = call.unknown('the migration state of the device was not asked yet (GET of MIG_DEVICE_STATE)');
+  if (!happened) return;
+  changeState(call, device.name, wanted);
+  if (toldFd(call) === undefined) return;
+  openFile(call, device, wanted === STATE_RESUMING ? 'resume' : 'save', wanted);
+  enterFd(call, device.name);
+}
+
+interface Steps {
+  /** States that are reached, in order. */
+  readonly way: readonly number[];
+  /** Why the walk ends early. */
+  readonly rule: Rule | undefined;
+  /** State whose entering makes a data fd, 0 when none does. */
+  readonly opens: number;
+}
+
+function planSteps(call: Call, device: VfioDevice, flags: number, wanted: number): Steps {
+  const reached: number[] = [];
+  let at = device.migration.state;
+  let saving = device.migration.saving !== 0;
+  let opens = 0;
+  while (at !== wanted) {
+    const next = nextState(flags, at, wanted);
+    if (next === undefined) return { way: reached, rule: R.noWay, opens };
+    if (at === STATE_RESUMING && resumingIncomplete(call, device))
+      return { way: reached, rule: R.incomplete, opens };
+    if (makesFile(at, next, saving)) opens = next;
+    if (endsTransfer(at, next)) saving = false;
+    reached.push(next);
+    at = next;
+  }
+  return { way: reached, rule: undefined, opens };
+}
+
+const isSaving = (state: number): boolean =>
+  state === STATE_PRE_COPY || state === STATE_PRE_COPY_P2P || state === STATE_STOP_COPY;
+
+function makesFile(from: number, to: number, saving: boolean): boolean {
+  return to === STATE_RESUMING || (isSaving(to) && !(isSaving(from) && saving));
+}
+
+function endsTransfer(from: number, to: number): boolean {
+  return (isSaving(from) && !isSaving(to)) || from === STATE_RESUMING;
+}
+
+/** mtty checks on leaving RESUMING how much was written; other drivers are taken to be content. */
+function resumingIncomplete(call: Call, device: VfioDevice): boolean {
+  if (device.driver !== 'mtty') return false;
+  const file = call.tx.world.migrations.get(device.migration.resuming);
+  const ports = portsOf(call, device);
+  return file !== undefined && ports !== undefined && file.filledBytes < mttyDataBytes(ports);
+}
+
+/** Goes through the states, with what each step does to the data fds. */
+function walk(call: Call, device: VfioDevice, states: readonly number[]): void {
+  let at = device.migration.state;
+  for (const next of states) {
+    const now = call.tx.world.devices.get(device.name) ?? device;
+    if (endsTransfer(at, next)) shutMigrationFiles(call.tx, device.name);
+    else if (makesFile(at, next, now.migration.saving !== 0))
+      openFile(call, device, next === STATE_RESUMING ? 'resume' : 'save', next);
+    else if (next === STATE_STOP_COPY && isSaving(at)) fillSaved(call, now);
+    changeState(call, device.name, next);
+    at = next;
+  }
+}
+
+/** A new data file of the device. mtty offers its header at once, and its ports when it is stopped. */
+function openFile(call: Call, device: VfioDevice, direction: 'save' | 'resume', state: number): void {
+  const id = call.tx.nextId('migrations');
+  const ports = portsOf(call, device) ?? 0;
+  const saved = MTTY_HEADER_BYTES + (state === STATE_STOP_COPY ? portsBytes(ports) : 0);
+  const file: MigrationFile = Object.freeze({
+    id,
+    device: device.name,
+    direction,
+    disabled: false,
+    filledBytes: direction === 'save' && device.driver === 'mtty' ? saved : 0,
+    positionBytes: 0,
+    header: Bytes.EMPTY,
+  });
+  call.tx.world.migrations.set(id, file);
+  const migration = call.tx.world.devices.get(device.name)?.migration ?? device.migration;
+  patchDevice(call.tx, device.name, {
+    migration: Object.freeze({ ...migration, [direction === 'save' ? 'saving' : 'resuming']: id }),
+  });
+}
+
+function fillSaved(call: Call, device: VfioDevice): void {
+  const file = call.tx.world.migrations.get(device.migration.saving);
+  if (file === undefined) return;
+  const filledBytes = file.filledBytes + portsBytes(portsOf(call, device) ?? 0);
+  call.tx.world.migrations.set(file.id, Object.freeze({ ...file, filledBytes }));
+}
+
+/** The data fd that the recording shows, or undefined for none. */
+function toldFd(call: Call): number | undefined {
+  const fd = find(call.memOut, add(call.arg, FD_OFFSET), 4)?.s32(0);
+  return fd === undefined || fd < 0 ? undefined : fd;
+}
+
+/** Enters the data fd that the call returned; the file behind it is the newest of the device. */
+function enterFd(call: Call, name: string): void {
+  const device = call.tx.world.devices.get(name);
+  const fd = toldFd(call);
+  if (device === undefined || fd === undefined) return;
+  const resuming = device.migration.state === STATE_RESUMING;
+  const object = resuming ? device.migration.resuming : device.migration.saving;
+  if (object === 0) return;
+  const path = device.driver === 'mtty' ? 'anon_inode:mtty_mig' : '';
+  installFd(
+    call.tx,
+    call.process,
+    fd,
+    { kind: 'vfio-migration', path, object, flags: resuming ? 1 : 0, cloexec: true },
+    call.event,
+    vfioFamilies,
+  );
+}
+

@@ -1,0 +1,156 @@
+import { Bytes, putU32, putU64 } from '../../../core/bytes.js';
+import { add, mul } from '../../../core/u64.js';
+import { type Call, find } from '../../call.js';
+import { mttyRegionBytes } from '../../devices/vfio-mtty.js';
+import { deviceOf, patchDevice } from '../devices.js';
+import { deviceKey, numberFact, smallFact, teach } from '../facts.js';
+import { takeStruct } from '../payload.js';
+import { refuse, type Rule } from '../rules.js';
+import type { VfioDevice } from '../state.js';
+import {
+  PCI_CONFIG_REGION,
+  PCI_NUM_REGIONS,
+  PCI_OFFSET_SHIFT,
+  PCI_ROM_REGION,
+  PCI_VGA_REGION,
+  REGION_CAP_MSIX_MAPPABLE,
+  REGION_CAPS,
+  REGION_READ,
+  REGION_WRITE,
+} from '../uapi.js';
+
+/**
+ * VFIO_DEVICE_GET_REGION_INFO (`vfio_get_region_info`, then the driver's part). Struct: argsz 0, flags 4, index 8,
+ * cap_offset 12, size 16, offset 24.
+ *
+ * Sizes of regions and whether they can be mapped are the machine's. What PCI drivers have in common is predicted: the
+ * place of a region in the device file, the flags of config space, and the one capability of a BAR, which says that
+ * the MSI-X table inside may be mapped. cap_offset keeps the caller's value when there is no capability.
+ */
+export const REGION_RULES = {
+  argsz: { id: 'region-info.argsz', errno: 'EINVAL', text: 'argsz is less than 32' },
+  vga: { id: 'region-info.vga', errno: 'EINVAL', text: 'the VGA region of a device that is no VGA controller' },
+  index: { id: 'region-info.index', errno: 'EINVAL', text: 'the device has no region of that index' },
+} as const satisfies Record<string, Rule>;
+
+const R = REGION_RULES;
+const STRUCT_BYTES = 32;
+const MSIX_CAP_BYTES = 8;
+const MAX_CAPS_BYTES = 1 << 16;
+/** Size of mtty's config space, which no PCI device has. */
+const MTTY_CONFIG_BYTES = 0xff;
+
+export function regionInfo(call: Call): void {
+  const struct = takeStruct(call, STRUCT_BYTES, R.argsz);
+  if (struct === undefined) return;
+  const device = deviceOf(call);
+  const index = struct.u32(8);
+  call.extentBytes = STRUCT_BYTES;
+  if (device.driver === 'mtty') return mttyRegion(call, device, index);
+  if (device.driver === 'pci' && index === PCI_VGA_REGION && !isVga(call, device) && refuse(call, R.vga)) return;
+  const regions = smallFact(call.tx, deviceKey(device.name, 'num_regions')) ?? PCI_NUM_REGIONS;
+  if (index >= regions && refuse(call, R.index)) return;
+  if (!call.succeed('region-info.ok')) return;
+  outOffset(call, device, index);
+  const flags = learnFlags(call, device, index);
+  const size = call.learn64(16, regionKey(device.name, index, 'size'), 'size');
+  if (device.driver === 'mdev' && index === PCI_CONFIG_REGION && size === MTTY_CONFIG_BYTES)
+    patchDevice(call.tx, device.name, { driver: 'mtty' });
+  if (flags !== undefined && (flags & REGION_CAPS) !== 0) capabilities(call, device, index);
+}
+
+export function regionKey(device: string, index: number, field: string): string {
+  return deviceKey(device, `region${index}/${field}`);
+}
+
+/** Size of a region in bytes, when the recording has told it. */
+export function regionBytes(call: Call, device: VfioDevice, index: number): number | bigint | undefined {
+  if (device.driver === 'mtty') return mttyRegionBytes(index, portsOf(call, device));
+  return numberFact(call.tx, regionKey(device.name, index, 'size'));
+}
+
+export function portsOf(call: Call, device: VfioDevice): number | undefined {
+  return smallFact(call.tx, deviceKey(device.name, 'ports'));
+}
+
+/** Class code 03 00 in config space; a device whose config space was not read is taken for none. */
+function isVga(call: Call, device: VfioDevice): boolean {
+  const config = call.tx.world.facts.get(deviceKey(device.name, 'config'))?.value;
+  return config instanceof Bytes && config.length >= 12 && config.u8(11) === 3 && config.u8(10) === 0;
+}
+
+function outOffset(call: Call, device: VfioDevice, index: number): void {
+  if (device.driver === 'pci') call.out64(24, offsetOf(index), 'offset');
+  else call.learn64(24, regionKey(device.name, index, 'offset'), 'offset');
+}
+
+function offsetOf(index: number): number | bigint {
+  return mul(index, 2 ** PCI_OFFSET_SHIFT);
+}
+
+function learnFlags(call: Call, device: VfioDevice, index: number): number | undefined {
+  if (device.driver === 'pci' && (index === PCI_CONFIG_REGION || index === PCI_VGA_REGION)) {
+    call.out32(4, REGION_READ | REGION_WRITE, 'flags');
+    return REGION_READ | REGION_WRITE;
+  }
+  return call.learn32(4, regionKey(device.name, index, 'flags'), 'flags');
+}
+
+// ---- capabilities ------------------------------------------------------------------------------------------
+
+function capabilities(call: Call, device: VfioDevice, index: number): void {
+  const bar = device.driver === 'pci' && index < PCI_ROM_REGION;
+  const capsBytes = bar ? MSIX_CAP_BYTES : capsLength(call, device, index);
+  if (capsBytes === undefined) {
+    call.outUnknown(call.arg, 16, 'capabilities of the region are not in the recording');
+    return;
+  }
+  const fits = call.struct.u32(0) >= STRUCT_BYTES + capsBytes;
+  call.out32(12, fits ? STRUCT_BYTES : 0, 'cap_offset');
+  if (!fits) {
+    call.out32(0, STRUCT_BYTES + capsBytes, 'argsz');
+    return;
+  }
+  call.extentBytes = STRUCT_BYTES + capsBytes;
+  const at = add(call.arg, STRUCT_BYTES);
+  if (bar) {
+    const cap = new Uint8Array(MSIX_CAP_BYTES);
+    putU32(cap, 0, REGION_CAP_MSIX_MAPPABLE | (1 << 16));
+    call.outBytes(at, new Bytes(cap), 'MSI-X mappable capability');
+  } else {
+    call.learnBytes(at, capsBytes, regionKey(device.name, index, 'caps'), 'capabilities');
+  }
+}
+
+/** Length of the chain of a region of the driver's own kind: known, or told by the argsz that comes back. */
+function capsLength(call: Call, device: VfioDevice, index: number): number | undefined {
+  const key = regionKey(device.name, index, 'caps_bytes');
+  const known = smallFact(call.tx, key);
+  if (known !== undefined) return known;
+  const told = find(call.memOut, call.arg, 16);
+  if (told === undefined) return undefined;
+  if (told.u32(12) !== 0) return undefined;
+  const bytes = told.u32(0) - STRUCT_BYTES;
+  if (bytes < MSIX_CAP_BYTES || bytes > MAX_CAPS_BYTES) return undefined;
+  teach(call, key, bytes);
+  return bytes;
+}
+
+// ---- mtty --------------------------------------------------------------------------------------------------
+
+function mttyRegion(call: Call, device: VfioDevice, index: number): void {
+  if (index >= PCI_NUM_REGIONS && refuse(call, R.index)) return;
+  if (!call.succeed('region-info.mtty')) return;
+  call.out32(4, REGION_READ | REGION_WRITE, 'flags');
+  call.out64(24, offsetOf(index), 'offset');
+  const bytes = mttyRegionBytes(index, portsOf(call, device));
+  if (bytes !== undefined) {
+    const size = new Uint8Array(8);
+    putU64(size, 0, bytes);
+    call.outBytes(add(call.arg, 16), new Bytes(size), 'size');
+    return;
+  }
+  const told = find(call.memOut, add(call.arg, 16), 8)?.u64(0);
+  if (told === undefined) return;
+  teach(call, deviceKey(device.name, 'ports'), told === 0 ? 1 : 2);
+}

@@ -1,0 +1,270 @@
+import type { Bytes } from '../../../core/bytes.js';
+import type { Call } from '../../call.js';
+import type { OpenFile } from '../../files/state.js';
+import { deviceOf, patchDevice } from '../devices.js';
+import { fdUnknown, lookFd } from '../fd-look.js';
+import { takeStruct } from '../payload.js';
+import { refuse, type Rule } from '../rules.js';
+import type { DeviceIrqs, VfioDevice } from '../state.js';
+import {
+  IRQ_ACTION_MASK,
+  IRQ_ACTION_TRIGGER,
+  IRQ_ACTION_UNMASK,
+  IRQ_DATA_BOOL,
+  IRQ_DATA_EVENTFD,
+  IRQ_DATA_NONE,
+  IRQ_ERR,
+  IRQ_INTX,
+  IRQ_MSI,
+  IRQ_MSIX,
+  PCI_NUM_IRQS,
+} from '../uapi.js';
+import { irqCount, irqCountMax } from './irq-info.js';
+import { type IrqOutcome, irqUnknown } from './irq-outcome.js';
+import { IRQ_INFO_NO_RESIZE_KNOWN, msiResizes } from './irq-resize.js';
+import { mttyIrqs } from './mtty-irqs.js';
+
+/**
+ * VFIO_DEVICE_SET_IRQS (`vfio_set_irqs_validate_and_prepare`, vfio_pci_intrs.c). Struct: argsz 0, flags 4, index 8,
+ * start 12, count 16, data 20.
+ *
+ * A device has at most one of INTx, MSI and MSI-X enabled. Setting eventfds enables a kind; DATA_NONE with count 0
+ * disables it. MASK and UNMASK exist for INTx only. The error and request interrupts are single triggers that
+ * do not exclude anything. DATA_NONE and DATA_BOOL on a trigger are for loopback tests: nothing changes.
+ */
+export const SET_IRQS_RULES = {
+  argsz: { id: 'set-irqs.argsz', errno: 'EINVAL', text: 'argsz is less than 20' },
+  header: {
+    id: 'set-irqs.header',
+    errno: 'EINVAL',
+    text: 'index is 5 or more, start + count passes 2^32, or an unknown flag',
+  },
+  range: { id: 'set-irqs.range', errno: 'EINVAL', text: 'start and count go beyond the vectors of the index' },
+  dataType: { id: 'set-irqs.data-type', errno: 'EINVAL', text: 'not exactly one of the three types of data' },
+  dataSize: { id: 'set-irqs.data-size', errno: 'EINVAL', text: 'argsz does not hold the data of count vectors' },
+  action: {
+    id: 'set-irqs.action',
+    errno: 'ENOTTY',
+    text: 'no or several actions, or one that the index does not have (MASK and UNMASK are for INTx only)',
+  },
+  otherKind: { id: 'set-irqs.other-kind', errno: 'EINVAL', text: 'another of INTx, MSI and MSI-X is enabled' },
+  single: { id: 'set-irqs.single', errno: 'EINVAL', text: 'INTx: start is not 0 or count is not 1' },
+  notEnabled: {
+    id: 'set-irqs.not-enabled',
+    errno: 'EINVAL',
+    text: 'the kind is not enabled, and the data sets no eventfds',
+  },
+  maskEventfd: { id: 'set-irqs.mask-eventfd', errno: 'ENOTTY', text: 'INTx: masking by an eventfd' },
+  badFd: { id: 'set-irqs.fd', errno: 'EBADF', text: 'an eventfd is not open' },
+  notEventfd: { id: 'set-irqs.not-eventfd', errno: 'EINVAL', text: 'an fd is no eventfd' },
+  unmaskBusy: { id: 'set-irqs.unmask-busy', errno: 'EBUSY', text: 'INTx: an eventfd unmasks it already' },
+  noVectors: { id: 'set-irqs.no-vectors', errno: 'ERANGE', text: 'eventfds for no vectors enable nothing' },
+  vector: {
+    id: 'set-irqs.vector',
+    errno: 'EINVAL',
+    text: 'a vector beyond those that were allocated, and the kind cannot grow while enabled',
+  },
+  triggerNone: {
+    id: 'set-irqs.trigger-none',
+    errno: 'EINVAL',
+    text: 'error or request: DATA_NONE, and no eventfd is set',
+  },
+  triggerCount: { id: 'set-irqs.trigger-count', errno: 'EINVAL', text: 'error or request: no data for a vector' },
+  triggerFd: { id: 'set-irqs.trigger-fd', errno: 'EINVAL', text: 'error or request: the fd is less than -1' },
+} as const satisfies Record<string, Rule>;
+
+const R = SET_IRQS_RULES;
+const HEAD_BYTES = 20;
+const DATA_MASK = IRQ_DATA_NONE | IRQ_DATA_BOOL | IRQ_DATA_EVENTFD;
+const ACTION_MASK = IRQ_ACTION_MASK | IRQ_ACTION_UNMASK | IRQ_ACTION_TRIGGER;
+const U32_MAX = 0xffff_ffff;
+
+/** A request whose header is valid. */
+export interface IrqRequest {
+  readonly data: number;
+  readonly action: number;
+  readonly index: number;
+  readonly start: number;
+  readonly count: number;
+  readonly payload: Bytes;
+}
+
+export function setIrqs(call: Call): void {
+  const struct = takeStruct(call, HEAD_BYTES, R.argsz);
+  if (struct === undefined) return;
+  const device = deviceOf(call);
+  call.extentBytes = Math.min(struct.length, struct.u32(0));
+  if (device.driver === 'mtty') return mttyIrqs(call, device, struct);
+  if (device.driver !== 'pci') {
+    call.unknown('the driver of the device is not known');
+    return;
+  }
+  const request = validRequest(call, struct, irqCount(call.tx, device, struct.u32(8)));
+  if (request === undefined) return;
+  const outcome = pciIrqs(call, device, request);
+  const count = irqCount(call.tx, device, request.index);
+  conclude(call, device, request, outcome, count);
+}
+
+/**
+ * The checks that all drivers share. `count` undefined: the number of vectors is not known, and a range that may be
+ * too long passes here. undefined: the prediction was made.
+ */
+export function validRequest(call: Call, struct: Bytes, count: number | undefined): IrqRequest | undefined {
+  const flags = struct.u32(4);
+  const index = struct.u32(8);
+  const start = struct.u32(12);
+  const vectors = struct.u32(16);
+  const badHeader = index >= PCI_NUM_IRQS || vectors >= U32_MAX - start || (flags & ~(DATA_MASK | ACTION_MASK)) !== 0;
+  if (badHeader && refuse(call, R.header)) return undefined;
+  const most = count ?? irqCountMax(index);
+  if ((start >= most || start + vectors > most) && refuse(call, R.range)) return undefined;
+  const data = flags & DATA_MASK;
+  const oneByte = data === IRQ_DATA_BOOL ? 1 : data === IRQ_DATA_EVENTFD ? 4 : 0;
+  if (oneByte === 0 && data !== IRQ_DATA_NONE && refuse(call, R.dataType)) return undefined;
+  const dataBytes = vectors * oneByte;
+  if (struct.u32(0) - HEAD_BYTES < dataBytes && refuse(call, R.dataSize)) return undefined;
+  if (!struct.has(HEAD_BYTES, dataBytes)) {
+    call.unknown('payload not recorded');
+    return undefined;
+  }
+  const payload = struct.slice(HEAD_BYTES, dataBytes);
+  return { data, action: flags & ACTION_MASK, index, start, count: vectors, payload };
+}
+
+/** Turns what the driver would do into the prediction, and does it. */
+function conclude(
+  call: Call,
+  device: VfioDevice,
+  request: IrqRequest,
+  outcome: IrqOutcome,
+  count: number | undefined,
+): void {
+  const surelyInRange = count !== undefined || (outcome.rule?.errno === 'EINVAL' && outcome.unknown === '');
+  if (outcome.unknown !== '') call.unknown(outcome.unknown);
+  else if (!surelyInRange)
+    call.unknown(`how many vectors index ${request.index} has was not asked yet (GET_IRQ_INFO), nor read from config space`);
+  if (device.unknownSince >= 0) call.unknown(`interrupts of the device unknown since event ${device.unknownSince}`);
+  if (outcome.rule !== undefined && refuse(call, outcome.rule)) return;
+  if (!call.succeed('set-irqs.ok')) return;
+  if (outcome.after !== undefined) patchDevice(call.tx, device.name, { irqs: outcome.after });
+}
+
+// ---- vfio-pci ----------------------------------------------------------------------------------------------
+
+const DONE: IrqOutcome = Object.freeze({ rule: undefined, after: undefined, unknown: '' });
+
+function fails(rule: Rule, after?: DeviceIrqs): IrqOutcome {
+  return { rule, after, unknown: '' };
+}
+
+function becomes(irqs: DeviceIrqs, patch: Partial<DeviceIrqs>): IrqOutcome {
+  return { rule: undefined, after: Object.freeze({ ...irqs, ...patch }), unknown: '' };
+}
+
+function pciIrqs(call: Call, device: VfioDevice, request: IrqRequest): IrqOutcome {
+  const { index, action } = request;
+  const trigger = action === IRQ_ACTION_TRIGGER;
+  if (index === IRQ_INTX) {
+    if (trigger) return intxTrigger(call, device.irqs, request);
+    if (action === IRQ_ACTION_MASK || action === IRQ_ACTION_UNMASK) return intxMask(call, device.irqs, request);
+  } else if (trigger) {
+    if (index === IRQ_MSI || index === IRQ_MSIX) return msiTrigger(call, device, request);
+    return singleTrigger(call, device.irqs, request);
+  }
+  return fails(R.action);
+}
+
+/** The eventfd that vector `i` of the request names: a file, -1 to disable, or how the call ends. */
+function eventfdAt(call: Call, request: IrqRequest, i: number): OpenFile | number | IrqOutcome {
+  const fd = request.payload.s32(i * 4);
+  if (fd < 0) return fd;
+  const file = lookFd(call, fd);
+  if (file === 'none') return fails(R.badFd);
+  if (file === 'unknown') return irqUnknown(fdUnknown(fd));
+  return file.kind === 'eventfd' ? file : fails(R.notEventfd);
+}
+
+/** An outcome that is not known carries what holds if the call did succeed. */
+function orElse(outcome: IrqOutcome, success: IrqOutcome): IrqOutcome {
+  return outcome.unknown === '' ? outcome : { ...outcome, after: success.after };
+}
+
+const ended = (found: OpenFile | number | IrqOutcome): found is IrqOutcome =>
+  typeof found === 'object' && 'unknown' in found;
+
+function intxTrigger(call: Call, irqs: DeviceIrqs, request: IrqRequest): IrqOutcome {
+  const enabled = irqs.type === IRQ_INTX;
+  if (enabled && request.count === 0 && request.data === IRQ_DATA_NONE)
+    return becomes(irqs, { type: -1, vectors: 0, unmaskFile: 0 });
+  if (!enabled && irqs.type !== -1) return fails(R.otherKind);
+  if (request.start !== 0 || request.count !== 1) return fails(R.single);
+  if (request.data !== IRQ_DATA_EVENTFD) return enabled ? DONE : fails(R.notEnabled);
+  const found = eventfdAt(call, request, 0);
+  const success = enabled ? DONE : becomes(irqs, { type: IRQ_INTX, vectors: 1 });
+  return ended(found) ? orElse(found, success) : success;
+}
+
+function intxMask(call: Call, irqs: DeviceIrqs, request: IrqRequest): IrqOutcome {
+  if (irqs.type !== IRQ_INTX) return fails(R.notEnabled);
+  if (request.start !== 0 || request.count !== 1) return fails(R.single);
+  if (request.data !== IRQ_DATA_EVENTFD) return DONE;
+  if (request.action === IRQ_ACTION_MASK) return fails(R.maskEventfd);
+  const found = eventfdAt(call, request, 0);
+  if (ended(found)) return found;
+  if (typeof found === 'number') return becomes(irqs, { unmaskFile: 0 });
+  const busy = irqs.unmaskFile !== 0 && call.tx.world.files.has(irqs.unmaskFile);
+  return busy ? fails(R.unmaskBusy) : becomes(irqs, { unmaskFile: found.id });
+}
+
+function msiTrigger(call: Call, device: VfioDevice, request: IrqRequest): IrqOutcome {
+  const { irqs } = device;
+  const { index, start, count } = request;
+  const enabled = irqs.type === index;
+  if (enabled && count === 0 && request.data === IRQ_DATA_NONE) return becomes(irqs, { type: -1, vectors: 0 });
+  if (!enabled && irqs.type !== -1) return fails(R.otherKind);
+  if (request.data !== IRQ_DATA_EVENTFD) return enabled ? DONE : fails(R.notEnabled);
+  if (!enabled && start + count === 0) return fails(R.noVectors);
+  const vectors = enabled ? irqs.vectors : start + count;
+  const success = enabled ? DONE : becomes(irqs, { type: index, vectors });
+  for (let i = 0; i < count; i++) {
+    const found = vectorOutcome(call, device, request, i, vectors);
+    if (found !== undefined) return orElse(found, success);
+  }
+  return success;
+}
+
+/** How one vector of a block ends the call, or undefined when it is set. */
+function vectorOutcome(
+  call: Call,
+  device: VfioDevice,
+  request: IrqRequest,
+  i: number,
+  vectors: number,
+): IrqOutcome | undefined {
+  const fd = request.payload.s32(i * 4);
+  if (fd >= 0 && request.start + i >= vectors) {
+    const resizes = msiResizes(call.tx, device, request.index);
+    if (resizes === false) return fails(R.vector);
+    if (resizes === undefined) return irqUnknown(IRQ_INFO_NO_RESIZE_KNOWN);
+  }
+  const found = eventfdAt(call, request, i);
+  return ended(found) ? found : undefined;
+}
+
+function singleTrigger(call: Call, irqs: DeviceIrqs, request: IrqRequest): IrqOutcome {
+  const err = request.index === IRQ_ERR;
+  const set = err ? irqs.err : irqs.req;
+  const change = (on: boolean): IrqOutcome => becomes(irqs, err ? { err: on } : { req: on });
+  if (request.data === IRQ_DATA_NONE) {
+    if (!set) return fails(R.triggerNone);
+    return request.count > 0 ? DONE : change(false);
+  }
+  if (request.count === 0) return fails(R.triggerCount);
+  if (request.data === IRQ_DATA_BOOL) return DONE;
+  const found = eventfdAt(call, request, 0);
+  if (ended(found)) return found;
+  if (typeof found === 'number') return found === -1 ? change(false) : fails(R.triggerFd);
+  return change(true);
+}
+

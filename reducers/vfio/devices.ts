@@ -1,0 +1,128 @@
+import type { Call } from '../call.js';
+import { unbindDevice } from '../iommufd/attach.js';
+import type { Tx } from '../tx.js';
+import { patchGroup } from './containers.js';
+import { endGroup } from './groups.js';
+import type { DeviceDriver, DeviceIrqs, DeviceMigration, VfioDevice } from './state.js';
+
+/**
+ * Records of devices: making, opening, closing. A device stays in the table after its last close, because its
+ * driver keeps what lasts over opens (migration state), and because facts are asked for by its name.
+ */
+
+const NO_IRQS: DeviceIrqs = Object.freeze({ type: -1, vectors: 0, unmaskFile: 0, err: false, req: false });
+const MIGRATION_UNKNOWN: DeviceMigration = Object.freeze({ state: -1, saving: 0, resuming: 0, precopyV2: false });
+/** The command register after the driver enabled the device: I/O and memory are decoded. */
+const COMMAND_ENABLED = 3;
+
+const PCI_NAME = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
+const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
+const CDEV_PATH = /^\/dev\/vfio\/devices\/([^/]+)$/;
+
+/** Files of a device: opened through its group, or its own character device. Kept in `OpenFile.object`. */
+export const BY_GROUP = 1;
+export const BY_CDEV = 2;
+
+/** What a name on a bus says about the driver. */
+export function driverOfName(name: string): DeviceDriver {
+  if (PCI_NAME.test(name)) return 'pci';
+  return UUID.test(name) ? 'mdev' : 'unknown';
+}
+
+/** `vfio2` of `/dev/vfio/devices/vfio2`; undefined for other paths. */
+export function cdevName(path: string): string | undefined {
+  return CDEV_PATH.exec(path)?.[1];
+}
+
+/** The device of that name; a new one when it was never seen. */
+export function ensureDevice(tx: Tx, name: string, driver: DeviceDriver): VfioDevice {
+  const known = tx.world.devices.get(name);
+  if (known !== undefined) return known;
+  const device: VfioDevice = Object.freeze({
+    name,
+    driver,
+    group: 0,
+    openCount: 0,
+    boundFile: 0,
+    iommufd: 0,
+    devid: 0,
+    attached: false,
+    irqs: NO_IRQS,
+    ioeventfds: Object.freeze([]),
+    lowPower: false,
+    pciCommand: COMMAND_ENABLED,
+    infoAsked: false,
+    migration: MIGRATION_UNKNOWN,
+    unknownSince: -1,
+  });
+  tx.world.devices.set(name, device);
+  return device;
+}
+
+export function patchDevice(tx: Tx, name: string, patch: Partial<VfioDevice>): void {
+  const device = tx.world.devices.get(name);
+  if (device !== undefined) tx.world.devices.set(name, Object.freeze({ ...device, ...patch }));
+}
+
+/** The device behind the file of the call. */
+export function deviceOf(call: Call): VfioDevice {
+  const device = call.tx.world.devices.get(call.file.objectKey);
+  if (device === undefined) throw new Error(`device ${call.file.objectKey} does not exist`);
+  return device;
+}
+
+/** One more open with access; the first one finds the hardware reset. */
+export function openDevice(tx: Tx, name: string): void {
+  const device = tx.world.devices.get(name);
+  if (device === undefined) return;
+  const openCount = device.openCount + 1;
+  patchDevice(tx, name, openCount === 1 ? { openCount, ...RESET } : { openCount });
+}
+
+const RESET = Object.freeze({
+  irqs: NO_IRQS,
+  ioeventfds: Object.freeze([]),
+  lowPower: false,
+  pciCommand: COMMAND_ENABLED,
+  unknownSince: -1,
+});
+
+/**
+ * One open with access is gone. With the last one interrupts and triggers end, migration data fds are shut, and the
+ * device leaves its iommufd or lets go of its group's container.
+ */
+export function closeDevice(tx: Tx, name: string): void {
+  const device = tx.world.devices.get(name);
+  if (device === undefined || device.openCount === 0) return;
+  const openCount = device.openCount - 1;
+  if (openCount > 0) {
+    patchDevice(tx, name, { openCount });
+    return;
+  }
+  if (device.iommufd !== 0) unbindDevice(tx, device.iommufd, device.devid);
+  else if (device.group !== 0) leaveGroup(tx, device.group);
+  shutMigrationFiles(tx, name);
+  const migration = Object.freeze({ ...(tx.world.devices.get(name)?.migration ?? MIGRATION_UNKNOWN), precopyV2: false });
+  patchDevice(tx, name, { ...RESET, openCount, migration, boundFile: 0, iommufd: 0, devid: 0, attached: false });
+}
+
+/** The device is no user of its group's container any more; a group whose fd is gone ends with its last device. */
+function leaveGroup(tx: Tx, groupId: number): void {
+  const group = tx.world.groups.get(groupId);
+  if (group === undefined) return;
+  const openDevices = Math.max(0, group.openDevices - 1);
+  patchGroup(tx, groupId, { openDevices });
+  if (group.closing && openDevices === 0) endGroup(tx, group);
+}
+
+/** Shuts the data fds of a device: every later read and write on them fails. */
+export function shutMigrationFiles(tx: Tx, name: string): void {
+  const device = tx.world.devices.get(name);
+  if (device === undefined) return;
+  for (const id of [device.migration.saving, device.migration.resuming]) {
+    const file = id === 0 ? undefined : tx.world.migrations.get(id);
+    if (file !== undefined)
+      tx.world.migrations.set(id, Object.freeze({ ...file, disabled: true, filledBytes: 0, positionBytes: 0 }));
+  }
+  patchDevice(tx, name, { migration: Object.freeze({ ...device.migration, saving: 0, resuming: 0 }) });
+}

@@ -1,0 +1,137 @@
+import type { Call } from '../call.js';
+import { installFd, predictNewFd } from '../files/fds.js';
+import { attachDevice, bindDevice, bindRefusal, compatIoasId } from '../iommufd/attach.js';
+import { contextOf } from '../iommufd/context.js';
+import { patchGroup } from './containers.js';
+import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
+import { markEmulated } from './groups.js';
+import { vfioFamilies } from './index.js';
+import { isBadPointer } from './payload.js';
+import { refuse, type Rule } from './rules.js';
+import type { VfioGroup } from './state.js';
+
+/**
+ * VFIO_GROUP_GET_DEVICE_FD (drivers/vfio/group.c): opens a device of the group by its name on its bus.
+ *
+ * PCI devices take options after the name, of which there is one, `vf_token=<uuid>`. The group needs a container with
+ * a backend, or an iommufd; on an iommufd the first open binds the device and attaches it to the compatibility IOAS.
+ * The name is taken for right when the recording does not show otherwise: which devices a group has is the machine's.
+ */
+export const DEVICE_FD_RULES = {
+  copyIn: { id: 'get-device-fd.copy-in', errno: 'EFAULT', text: 'the argument does not point to user memory' },
+  tooLong: { id: 'get-device-fd.too-long', errno: 'EINVAL', text: 'the name has 4096 or more bytes' },
+  noDevice: { id: 'get-device-fd.no-device', errno: 'ENODEV', text: 'the group has no device of that name' },
+  options: {
+    id: 'get-device-fd.options',
+    errno: 'EINVAL',
+    text: 'an option after the name is unknown, repeated or malformed, or a token for a device that takes none',
+  },
+  noContainer: {
+    id: 'get-device-fd.no-container',
+    errno: 'EINVAL',
+    text: 'the group has neither container nor iommufd',
+  },
+  noBackend: {
+    id: 'get-device-fd.no-backend',
+    errno: 'EINVAL',
+    text: 'the container of the group has no IOMMU backend yet',
+  },
+} as const satisfies Record<string, Rule>;
+
+const R = DEVICE_FD_RULES;
+const PATH = 'anon_inode:[vfio-device]';
+const O_RDWR = 2;
+const MAX_NAME = 4096;
+
+export function getDeviceFd(call: Call, group: VfioGroup): void {
+  call.extentBytes = 0;
+  const text = nameArgument(call);
+  if (text === undefined) {
+    if (!call.predicted && call.unknown('payload not recorded')) open(call, group, `device of ${group.path}`);
+    return;
+  }
+  const space = text.indexOf(' ');
+  const name = space < 0 ? text : text.slice(0, space);
+  if (name === '' && refuse(call, R.noDevice)) return;
+  if (space >= 0 && !optionsFit(call, name, text.slice(space))) return;
+  const container = call.tx.world.containers.get(group.container);
+  const first = (call.tx.world.devices.get(name)?.openCount ?? 0) === 0;
+  if (container === undefined && group.iommufd === 0) {
+    if (group.unknownSince < 0) {
+      if (refuse(call, R.noContainer)) return;
+    } else call.unknown(`state of the group unknown since event ${group.unknownSince}`);
+  } else if (first && container?.backend === 'none' && refuse(call, R.noBackend)) return;
+  else if (container?.backend === 'unknown')
+    call.unknown(`state of the container unknown since event ${container.unknownSince}`);
+  if (first && group.iommufd !== 0 && refusedByIommufd(call, group)) return;
+  predictFd(call);
+  if (succeeded(call)) open(call, group, name);
+}
+
+/** The name, or undefined where the recording lacks it or the call fails for the pointer. */
+function nameArgument(call: Call): string | undefined {
+  const { struct } = call;
+  if (struct.length === 0) {
+    if (isBadPointer(call)) refuse(call, R.copyIn);
+    return undefined;
+  }
+  const text = struct.cString();
+  if (text.length < struct.length) return text;
+  if (text.length >= MAX_NAME) refuse(call, R.tooLong);
+  return undefined;
+}
+
+/** Options of a PCI device. False when the call ends here. */
+function optionsFit(call: Call, name: string, options: string): boolean {
+  if (driverOfName(name) !== 'pci') return !refuse(call, R.noDevice);
+  const words = options.split(' ').filter((word) => word !== '');
+  if (words.length === 0) return true;
+  const token = /^vf_token=[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
+  if (words.length > 1 || !token.test(words[0] as string)) return !refuse(call, R.options);
+  call.unknown('whether the device takes a VF token is not in the recording');
+  return true;
+}
+
+function refusedByIommufd(call: Call, group: VfioGroup): boolean {
+  const refused = bindRefusal(call.tx, group.iommufd, group.path);
+  if (refused === undefined) return false;
+  return refused.errno === '' ? !call.unknown(refused.unknown) : call.fail(refused.errno, refused.rule);
+}
+
+function predictFd(call: Call): void {
+  const fd = predictNewFd(call.tx, call.process);
+  if (fd === undefined) call.succeedWithLearnedRet('get-device-fd.ok');
+  else call.succeed('get-device-fd.ok', fd);
+}
+
+function succeeded(call: Call): boolean {
+  const { recordedRet } = call;
+  return recordedRet !== null && recordedRet !== -1;
+}
+
+/** The open happened: enters the fd, the device and what the first open does. */
+function open(call: Call, group: VfioGroup, name: string): void {
+  const { tx } = call;
+  const driver = driverOfName(name);
+  const device = ensureDevice(tx, name, driver);
+  const first = device.openCount === 0;
+  patchDevice(tx, name, { group: group.id });
+  if (driver === 'mdev') markEmulated(tx, group.id);
+  openDevice(tx, name);
+  if (first && group.iommufd !== 0) bind(call, group, name);
+  else if (first) patchGroup(tx, group.id, { openDevices: group.openDevices + 1 });
+  const fd = Number(call.recordedRet);
+  if (!Number.isSafeInteger(fd) || fd < 0 || fd > 0x7fff_ffff) return;
+  const made = { kind: 'vfio-device', path: PATH, object: BY_GROUP, objectKey: name, flags: O_RDWR, cloexec: true } as const;
+  installFd(tx, call.process, fd, made, call.event, vfioFamilies);
+}
+
+/** On an iommufd: an object for the device, attached to the IOAS of the compatibility mode. */
+function bind(call: Call, group: VfioGroup, name: string): void {
+  const { tx } = call;
+  if (!tx.world.iommufds.has(group.iommufd)) return;
+  const devid = bindDevice(tx, contextOf(tx, group.iommufd).id, name, call.event.seq, group.path);
+  const ioas = compatIoasId(tx, group.iommufd);
+  const attached = ioas !== 0 && 'ptId' in attachDevice(tx, group.iommufd, devid, ioas, call.event.seq);
+  patchDevice(tx, name, { iommufd: group.iommufd, devid, attached });
+}

@@ -1,0 +1,194 @@
+import type { IoctlEvent } from '../../core/event.js';
+import type { Call } from '../call.js';
+import type { FileFamily } from '../family.js';
+import { contextOf } from '../iommufd/context.js';
+import { ensureCompatIoas } from '../iommufd/attach.js';
+import { isNoIommu, patchGroup } from './containers.js';
+import { fdUnknown, lookFd } from './fd-look.js';
+import { endGroup, joinIommufd, leaveIommufd, openGroup } from './groups.js';
+import { getDeviceFd } from './group-device.js';
+import { attachGroup, detachGroup } from './membership.js';
+import { happenedUnseen, isBadPointer, takeStruct } from './payload.js';
+import { refuse, type Rule } from './rules.js';
+import type { VfioContainer, VfioGroup } from './state.js';
+import {
+  GROUP_CONTAINER_SET,
+  GROUP_GET_DEVICE_FD,
+  GROUP_GET_STATUS,
+  GROUP_SET_CONTAINER,
+  GROUP_UNSET_CONTAINER,
+  GROUP_VIABLE,
+} from './uapi.js';
+
+/**
+ * /dev/vfio/N (drivers/vfio/group.c).
+ *
+ * A group is put into one container, or onto one iommufd that plays the container's part, and stays there until
+ * UNSET_CONTAINER or until its file is gone. Each device that is open through a container counts as a user of
+ * it and holds the group's file, so the group cannot leave and its file does not end before the device's.
+ */
+export const GROUP_RULES = {
+  unknownCommand: { id: 'group.unknown-command', errno: 'ENOTTY', text: 'the number is no command of a group' },
+  statusArgsz: { id: 'group-status.argsz', errno: 'EINVAL', text: 'argsz is less than 8' },
+  setFault: { id: 'set-container.copy-in', errno: 'EFAULT', text: 'the argument does not point to user memory' },
+  setBadFd: { id: 'set-container.fd', errno: 'EBADF', text: 'the fd is not open' },
+  setAgain: { id: 'set-container.again', errno: 'EINVAL', text: 'the group has a container or an iommufd already' },
+  setMixed: {
+    id: 'set-container.mixed',
+    errno: 'EPERM',
+    text: 'groups with and without an IOMMU do not share a container',
+  },
+  setVaddr: {
+    id: 'set-container.vaddr-invalid',
+    errno: 'EBUSY',
+    text: 'the container has mappings whose user address was taken away',
+  },
+  setNoIommu: {
+    id: 'set-container.no-iommu',
+    errno: 'EINVAL',
+    text: 'the iommufd has a compatibility IOAS, and the group has no IOMMU',
+  },
+  setNotContainer: {
+    id: 'set-container.not-a-container',
+    errno: 'EBADFD',
+    text: 'the fd is neither a container nor an iommufd',
+  },
+  unsetNone: { id: 'unset-container.none', errno: 'EINVAL', text: 'the group has neither container nor iommufd' },
+  unsetBusy: { id: 'unset-container.busy', errno: 'EBUSY', text: 'a device of the group is open' },
+} as const satisfies Record<string, Rule>;
+
+const R = GROUP_RULES;
+
+/** The group behind the file of the call. */
+function groupOf(call: Call): VfioGroup {
+  const group = call.tx.world.groups.get(call.file.object);
+  if (group === undefined) throw new Error(`group ${call.file.object} does not exist`);
+  return group;
+}
+
+function ioctl(call: Call): void {
+  switch ((call.event as IoctlEvent).request) {
+    case GROUP_GET_STATUS:
+      return getStatus(call);
+    case GROUP_SET_CONTAINER:
+      return setContainer(call);
+    case GROUP_UNSET_CONTAINER:
+      return unsetContainer(call);
+    case GROUP_GET_DEVICE_FD:
+      return getDeviceFd(call, groupOf(call));
+    default:
+      refuse(call, R.unknownCommand);
+  }
+}
+
+const hasIommu = (group: VfioGroup): boolean => group.container !== 0 || group.iommufd !== 0;
+
+function groupUnknown(group: VfioGroup): string {
+  return `state of the group unknown since event ${group.unknownSince}`;
+}
+
+function getStatus(call: Call): void {
+  if (takeStruct(call, 8, R.statusArgsz) === undefined) return;
+  const group = groupOf(call);
+  call.extentBytes = 8;
+  if (!hasIommu(group) && group.unknownSince >= 0) {
+    call.unknown(groupUnknown(group));
+    return;
+  }
+  if (!call.succeed('group-status.ok')) return;
+  call.out32(4, hasIommu(group) ? GROUP_VIABLE | GROUP_CONTAINER_SET : GROUP_VIABLE, 'flags');
+}
+
+// ---- SET_CONTAINER -----------------------------------------------------------------------------------------
+
+function setContainer(call: Call): void {
+  call.extentBytes = 4;
+  const group = groupOf(call);
+  if (call.struct.length < 4) {
+    if (isBadPointer(call)) refuse(call, R.setFault);
+    else if (hasIommu(group) && call.unknown('payload not recorded: EBADF or EINVAL')) return;
+    else call.unknown('payload not recorded');
+    if (happenedUnseen(call)) patchGroup(call.tx, group.id, { unknownSince: call.event.seq });
+    return;
+  }
+  const fd = call.struct.s32(0);
+  const file = lookFd(call, fd);
+  if (file === 'none') {
+    refuse(call, R.setBadFd);
+    return;
+  }
+  if (hasIommu(group) && refuse(call, R.setAgain)) return;
+  if (file === 'unknown') {
+    if (call.unknown(fdUnknown(fd))) patchGroup(call.tx, group.id, { unknownSince: call.event.seq });
+    return;
+  }
+  if (group.unknownSince >= 0) call.unknown(groupUnknown(group));
+  const container = file.kind === 'vfio-container' ? call.tx.world.containers.get(file.object) : undefined;
+  if (container !== undefined) joinContainer(call, group, container);
+  else if (file.kind === 'iommufd') joinContext(call, group, file.object);
+  else refuse(call, R.setNotContainer);
+}
+
+function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): void {
+  const mixed = container.groups.length > 0 && isNoIommu(call.tx, container) !== group.noIommu;
+  if (mixed && refuse(call, R.setMixed)) return;
+  if (container.vaddrInvalid > 0 && refuse(call, R.setVaddr)) return;
+  if (!call.succeed('set-container.ok')) return;
+  attachGroup(call.tx, container.id, group.id);
+  patchGroup(call.tx, group.id, { unknownSince: -1 });
+}
+
+function joinContext(call: Call, group: VfioGroup, contextId: number): void {
+  const context = contextOf(call.tx, contextId);
+  if (group.noIommu && context.vfioIoas !== 0 && refuse(call, R.setNoIommu)) return;
+  if (!call.succeed('set-container.iommufd')) return;
+  if (!group.noIommu) ensureCompatIoas(call.tx, contextId, call.event.seq);
+  joinIommufd(call.tx, group.id, contextId);
+  patchGroup(call.tx, group.id, { unknownSince: -1 });
+}
+
+// ---- UNSET_CONTAINER ---------------------------------------------------------------------------------------
+
+function unsetContainer(call: Call): void {
+  const group = groupOf(call);
+  if (!hasIommu(group) && group.unknownSince >= 0) {
+    if (call.unknown(groupUnknown(group))) patchGroup(call.tx, group.id, { unknownSince: -1 });
+    return;
+  }
+  if (!hasIommu(group) && refuse(call, R.unsetNone)) return;
+  if (group.openDevices > 0) {
+    call.looked(openDevicesText(call, group));
+    if (refuse(call, R.unsetBusy)) return;
+  }
+  if (!call.succeed('unset-container.ok')) return;
+  if (group.container !== 0) detachGroup(call.tx, group.id);
+  if (group.iommufd !== 0) leaveIommufd(call.tx, group);
+}
+
+/** Which devices keep the group busy, and whether only mappings of their files are left. */
+function openDevicesText(call: Call, group: VfioGroup): string {
+  const names: string[] = [];
+  for (const device of call.tx.world.devices.values()) {
+    if (device.group !== group.id || device.openCount === 0) continue;
+    const files = [...call.tx.world.files.values()].filter((file) => file.objectKey === device.name);
+    const mapped = files.filter((file) => file.vmaRefs > 0).length;
+    names.push(mapped > 0 ? `${device.name} (mmaps of its fd are alive)` : device.name);
+  }
+  return `open devices: ${names.join(', ')}`;
+}
+
+// ---- the family --------------------------------------------------------------------------------------------
+
+export const groupFamily: FileFamily = {
+  open(tx, file, event) {
+    return Object.freeze({ ...file, object: openGroup(tx, file, event.seq).id });
+  },
+  ioctl,
+  release(tx, file) {
+    const group = tx.world.groups.get(file.object);
+    if (group === undefined || group.file !== file.id) return;
+    if (group.openDevices > 0) patchGroup(tx, group.id, { closing: true });
+    else endGroup(tx, group);
+  },
+};
+

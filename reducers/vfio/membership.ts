@@ -1,0 +1,125 @@
+import type { Interval } from '../../core/interval.js';
+import { Bytes } from '../../core/bytes.js';
+import { pinRemove } from '../memory/pins.js';
+import type { Tx } from '../tx.js';
+import { hasDomain, patchContainer, patchGroup } from './containers.js';
+import { ENTRY_LIMIT_KEY, iommuKey, numberFact, smallFact } from './facts.js';
+import type { Backend, DmaMapping, VfioContainer } from './state.js';
+
+/**
+ * Groups enter and leave containers (drivers/vfio/container.c, and attach_group/detach_group of
+ * vfio_iommu_type1.c). The backend, and with it every mapping, ends with the last group: the container is then as
+ * after its open. While groups remain, the departure of the last one with a real IOMMU unpins the mappings and
+ * leaves them in the table for the mediated devices.
+ */
+
+/** Puts the group into the container; its backend, when set, takes the group's hardware in. */
+export function attachGroup(tx: Tx, containerId: number, groupId: number): void {
+  const container = tx.world.containers.get(containerId);
+  if (container === undefined) return;
+  patchContainer(tx, containerId, { groups: Object.freeze([...container.groups, groupId]) });
+  patchGroup(tx, groupId, { container: containerId, openDevices: 0 });
+  refreshHardware(tx, containerId);
+}
+
+/** Gives the container a backend, for the groups it has. */
+export function setBackend(tx: Tx, containerId: number, backend: Backend): void {
+  const entryLimit = smallFact(tx, ENTRY_LIMIT_KEY);
+  patchContainer(tx, containerId, { backend, ...(entryLimit === undefined ? {} : { entryLimit }) });
+  refreshHardware(tx, containerId);
+}
+
+/** Takes over what is known of the IOMMU behind the groups that the container has now. */
+export function refreshHardware(tx: Tx, containerId: number): void {
+  const container = tx.world.containers.get(containerId);
+  if (container === undefined) return;
+  const groups = physicalGroups(tx, container);
+  if (groups.length === 0) {
+    patchContainer(tx, containerId, { ranges: NO_RANGES, pageBytes: PAGE_BYTES });
+    return;
+  }
+  const sizes = numberFact(tx, iommuKey(groups, 'pgsizes'));
+  const pageBytes = sizes === undefined ? PAGE_BYTES : lowestBit(sizes);
+  patchContainer(tx, containerId, { ranges: knownRanges(tx, groups), pageBytes });
+}
+
+const NO_RANGES: readonly Interval[] = Object.freeze([]);
+const PAGE_BYTES = 4096;
+
+/** Smallest page size of a bitmap of sizes; sizes below a CPU page are hidden by the kernel. */
+export function lowestBit(sizes: number | bigint): number {
+  const big = BigInt(sizes);
+  const bit = Number(big & -big);
+  return bit > 0 && bit <= 2 ** 32 ? bit : PAGE_BYTES;
+}
+
+/** Groups with a real IOMMU, by number. */
+export function physicalGroups(tx: Tx, container: VfioContainer): readonly number[] {
+  return container.groups.filter((id) => !tx.world.groups.get(id)?.emulated);
+}
+
+/** The valid IOVA ranges of a set of groups that a GET_INFO told, or null. */
+export function knownRanges(tx: Tx, groups: readonly number[]): readonly Interval[] | null {
+  const value = tx.world.facts.get(iommuKey(groups, 'iova_ranges'))?.value;
+  if (!(value instanceof Bytes)) return null;
+  const ranges: Interval[] = [];
+  for (let at = 0; value.has(at, 16); at += 16)
+    ranges.push(Object.freeze({ start: value.u64(at), last: value.u64(at + 8) }));
+  return Object.freeze(ranges);
+}
+
+/** Takes the group out of its container. */
+export function detachGroup(tx: Tx, groupId: number): void {
+  const containerId = tx.world.groups.get(groupId)?.container ?? 0;
+  patchGroup(tx, groupId, { container: 0, openDevices: 0 });
+  const container = tx.world.containers.get(containerId);
+  if (container === undefined) return;
+  const groups = Object.freeze(container.groups.filter((id) => id !== groupId));
+  const hadDomain = hasDomain(tx, container);
+  patchContainer(tx, containerId, { groups });
+  const left = { ...container, groups };
+  if (groups.length === 0) clearContainer(tx, left);
+  else {
+    if (hadDomain && !hasDomain(tx, left)) unpinAll(tx, containerId);
+    refreshHardware(tx, containerId);
+  }
+  dropIfUnused(tx, containerId);
+}
+
+/** The last group is gone: no backend, no mappings, everything known again. */
+function clearContainer(tx: Tx, container: VfioContainer): void {
+  const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
+  for (const mapping of mappings.values()) unpin(tx, mapping);
+  const first = mappings.firstKey();
+  const last = mappings.lastKey();
+  if (first !== undefined && last !== undefined) mappings.deleteRange(first, last);
+  patchContainer(tx, container.id, {
+    backend: 'none',
+    unknownSince: -1,
+    vaddrInvalid: 0,
+    dirtyTracking: false,
+    ranges: null,
+    pageBytes: PAGE_BYTES,
+  });
+}
+
+/** No IOMMU holds the mappings any more; they stay for mediated devices. */
+export function unpinAll(tx: Tx, containerId: number): void {
+  const mappings = tx.openTable(tx.world.containers, containerId, 'mappings');
+  for (const mapping of [...mappings.values()]) {
+    unpin(tx, mapping);
+    mappings.set(mapping.start, Object.freeze({ ...mapping, pinned: false, pin: 0 }));
+  }
+}
+
+/** Takes the mapping's pages out of the index of pinned memory. */
+export function unpin(tx: Tx, mapping: DmaMapping): void {
+  if (mapping.pin !== 0) pinRemove(tx, mapping.space, mapping.pin);
+}
+
+/** A container is gone when neither its file nor a group holds it. */
+export function dropIfUnused(tx: Tx, containerId: number): void {
+  const container = tx.world.containers.get(containerId);
+  if (container !== undefined && !container.fileOpen && container.groups.length === 0)
+    tx.world.containers.delete(containerId);
+}

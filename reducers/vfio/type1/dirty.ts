@@ -1,0 +1,119 @@
+import { overlapping, rangeAt } from '../../../core/interval.js';
+import { hex, lastOf, modPow2, sub, type U64 } from '../../../core/u64.js';
+import type { Call } from '../../call.js';
+import { containerOf, patchContainer } from '../containers.js';
+import { takeStruct } from '../payload.js';
+import { refuse, type Rule } from '../rules.js';
+import type { DmaMapping, VfioContainer } from '../state.js';
+import { DIRTY_GET_BITMAP, DIRTY_START, DIRTY_STOP } from '../uapi.js';
+import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
+import { BITMAP_PAGES_MAX } from './map.js';
+
+/**
+ * VFIO_IOMMU_DIRTY_PAGES of type1 (`vfio_iommu_type1_dirty_pages`): START and STOP switch tracking, GET_BITMAP
+ * reports. Struct: argsz 0, flags 4; for GET_BITMAP iova 8, size 16, then a bitmap: pgsize 24, size 32, data 40.
+ */
+export const DIRTY_RULES = {
+  v1: { id: 'dirty-pages.v1', errno: 'EACCES', text: 'the backend is type1 v1' },
+  argsz: { id: 'dirty-pages.argsz', errno: 'EINVAL', text: 'argsz is less than 8' },
+  flags: { id: 'dirty-pages.flags', errno: 'EINVAL', text: 'not exactly one of START, STOP, GET_BITMAP' },
+  startHuge: {
+    id: 'dirty-pages.start-huge',
+    errno: 'EINVAL',
+    text: 'START, and a mapping has more than 2^31 - 1 pages',
+  },
+  rangeArgsz: { id: 'dirty-pages.range-argsz', errno: 'EINVAL', text: 'GET_BITMAP, and argsz is less than 48' },
+  sizeZero: { id: 'dirty-pages.size-zero', errno: 'EINVAL', text: 'size is 0' },
+  overflow: { id: 'dirty-pages.overflow', errno: 'EOVERFLOW', text: 'iova + size passes 2^64' },
+  bitmapSize: {
+    id: 'dirty-pages.bitmap-size',
+    errno: 'EINVAL',
+    text: 'the bitmap is no user memory, empty, over 256 MiB, or too small for the range',
+  },
+  pageSize: { id: 'dirty-pages.page-size', errno: 'EINVAL', text: 'pgsize is not the smallest page size' },
+  aligned: { id: 'dirty-pages.aligned', errno: 'EINVAL', text: 'iova or size is no multiple of the page size' },
+  off: { id: 'dirty-pages.off', errno: 'EINVAL', text: 'tracking is off' },
+  cuts: { id: 'dirty-pages.cuts', errno: 'EINVAL', text: 'the range begins or ends inside a mapping' },
+} as const satisfies Record<string, Rule>;
+
+const R = DIRTY_RULES;
+const HEAD_BYTES = 8;
+const RANGE_BYTES = 48;
+
+export function dirtyPages(call: Call): void {
+  const container = containerOf(call);
+  if (container.backend === 'unknown') {
+    call.unknown(`state of the container unknown since event ${container.unknownSince}`);
+    return;
+  }
+  if (container.backend === 'type1' && refuse(call, R.v1)) return;
+  const struct = takeStruct(call, HEAD_BYTES, R.argsz);
+  if (struct === undefined) return;
+  const flags = struct.u32(4);
+  call.extentBytes = HEAD_BYTES;
+  switch (flags) {
+    case DIRTY_START:
+      return start(call, container);
+    case DIRTY_STOP:
+      if (call.succeed('dirty-pages.stop')) patchContainer(call.tx, container.id, { dirtyTracking: false });
+      return;
+    case DIRTY_GET_BITMAP:
+      return getBitmap(call, container);
+    default:
+      refuse(call, R.flags);
+  }
+}
+
+function start(call: Call, container: VfioContainer): void {
+  const limit = BigInt(BITMAP_PAGES_MAX) * BigInt(container.pageBytes);
+  if (!container.dirtyTracking) {
+    for (const mapping of container.mappings.values())
+      if (BigInt(sub(mapping.last, mapping.start)) >= limit && refuse(call, R.startHuge)) return;
+  }
+  if (call.succeed('dirty-pages.start')) patchContainer(call.tx, container.id, { dirtyTracking: true });
+}
+
+function getBitmap(call: Call, container: VfioContainer): void {
+  const struct = call.struct;
+  if (struct.u32(0) < RANGE_BYTES && refuse(call, R.rangeArgsz)) return;
+  if (struct.length < RANGE_BYTES) {
+    call.unknown('payload not recorded');
+    return;
+  }
+  call.extentBytes = RANGE_BYTES;
+  const iova = struct.u64(8);
+  const size = struct.u64(16);
+  if (size === 0 && refuse(call, R.sizeZero)) return;
+  const last = lastOf(iova, size);
+  if (last === undefined) {
+    refuse(call, R.overflow);
+    return;
+  }
+  const page = container.pageBytes;
+  if (!bitmapArgumentFits(struct, 24, size) && refuse(call, R.bitmapSize)) return;
+  if (struct.u64(24) !== page && refuse(call, R.pageSize)) return;
+  if (modPow2(iova, page) + modPow2(size, page) !== 0 && refuse(call, R.aligned)) return;
+  if (!container.dirtyTracking && refuse(call, R.off)) return;
+  const { mappings } = container;
+  const first = rangeAt(mappings, iova);
+  if (first !== undefined && first.start !== iova && cut(call, first)) return;
+  const end = rangeAt(mappings, last);
+  if (end !== undefined && end.last !== last && cut(call, end)) return;
+  if (container.unknownSince >= 0) {
+    call.unknown(`mappings of the container unknown since event ${container.unknownSince}`);
+    return;
+  }
+  if (!call.succeed('dirty-pages.get')) return;
+  report(call, overlapping(mappings, iova, last), iova, page);
+}
+
+function cut(call: Call, mapping: DmaMapping): boolean {
+  call.looked(`mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`);
+  return refuse(call, R.cuts);
+}
+
+function report(call: Call, inside: readonly DmaMapping[], iova: U64, page: number): void {
+  const dirty = new DirtyReport(call, call.struct.u64(40), iova, page);
+  for (const mapping of inside) dirty.add(mapping);
+  dirty.predict();
+}

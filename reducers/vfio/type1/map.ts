@@ -1,0 +1,182 @@
+import { firstOverlap } from '../../../core/interval.js';
+import { hex, lastOf, modPow2, type U64 } from '../../../core/u64.js';
+import type { Call } from '../../call.js';
+import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer, rangesText } from '../containers.js';
+import { happenedUnseen, takeStruct } from '../payload.js';
+import { refuse, type Rule } from '../rules.js';
+import type { DmaMapping, VfioContainer } from '../state.js';
+import { MAP_READ, MAP_VADDR, MAP_WRITE } from '../uapi.js';
+import { MAP_PIN_RULE } from './pin-rule.js';
+import { pinMapping, type PinResult, unpinMapping } from './pinning.js';
+
+/**
+ * VFIO_IOMMU_MAP_DMA of type1 (vfio_iommu_type1.c, `vfio_iommu_type1_map_dma` and `vfio_dma_do_map`).
+ *
+ * A mapping is one entry, whatever its size. The memory behind it is pinned at once, page by page, when the
+ * container has a real IOMMU; one page that cannot be pinned undoes all of it. Flag VADDR gives a mapping
+ * whose address was taken away (UNMAP with VADDR) a new one; nothing is pinned anew then.
+ *
+ * Struct: argsz 0, flags 4, vaddr 8, iova 16, size 24.
+ */
+export const MAP_RULES = {
+  argsz: { id: 'map-dma.argsz', errno: 'EINVAL', text: 'argsz is less than 32' },
+  flags: { id: 'map-dma.flags', errno: 'EINVAL', text: 'a flag other than READ, WRITE, VADDR' },
+  sizeZero: { id: 'map-dma.size-zero', errno: 'EINVAL', text: 'size is 0' },
+  iovaOverflow: { id: 'map-dma.iova-overflow', errno: 'EOVERFLOW', text: 'iova + size passes 2^64' },
+  vaddrOverflow: { id: 'map-dma.vaddr-overflow', errno: 'EOVERFLOW', text: 'vaddr + size passes 2^64' },
+  access: {
+    id: 'map-dma.access',
+    errno: 'EINVAL',
+    text: 'neither READ nor WRITE nor VADDR, or VADDR together with one of the others',
+  },
+  aligned: { id: 'map-dma.iova-aligned', errno: 'EINVAL', text: 'iova, vaddr or size is no multiple of the page size' },
+  vaddrMissing: { id: 'map-dma.vaddr-none', errno: 'ENOENT', text: 'VADDR, and nothing is mapped in the range' },
+  vaddrMismatch: {
+    id: 'map-dma.vaddr-mismatch',
+    errno: 'EINVAL',
+    text: 'VADDR, and the range is not one whole mapping whose address was taken away',
+  },
+  overlap: { id: 'map-dma.overlap', errno: 'EEXIST', text: 'the range touches a mapping' },
+  limit: { id: 'map-dma.entry-limit', errno: 'ENOSPC', text: 'the container holds dma_entry_limit mappings' },
+  range: {
+    id: 'map-dma.iova-range',
+    errno: 'EINVAL',
+    text: 'the range does not lie inside one valid IOVA range (aperture without reserved regions)',
+  },
+  pin: MAP_PIN_RULE,
+  bitmap: {
+    id: 'map-dma.dirty-bitmap',
+    errno: 'EINVAL',
+    text: 'dirty tracking is on and the mapping has more than 2^31 - 1 pages',
+  },
+} as const satisfies Record<string, Rule>;
+
+const R = MAP_RULES;
+const STRUCT_BYTES = 32;
+const KNOWN_FLAGS = MAP_READ | MAP_WRITE | MAP_VADDR;
+/** Most pages that one dirty bitmap covers. */
+export const BITMAP_PAGES_MAX = 0x7fff_ffff;
+
+export function mapDma(call: Call): void {
+  const struct = takeStruct(call, STRUCT_BYTES, R.argsz);
+  if (struct === undefined) {
+    if (happenedUnseen(call)) markMappingsUnknown(call, containerOf(call));
+    return;
+  }
+  const flags = struct.u32(4);
+  const vaddr = struct.u64(8);
+  const iova = struct.u64(16);
+  const size = struct.u64(24);
+  if ((flags & ~KNOWN_FLAGS) !== 0 && refuse(call, R.flags)) return;
+  if (size === 0 && refuse(call, R.sizeZero)) return;
+  const last = lastOf(iova, size);
+  if (last === undefined && refuse(call, R.iovaOverflow)) return;
+  if (lastOf(vaddr, size) === undefined && refuse(call, R.vaddrOverflow)) return;
+  const access = flags & (MAP_READ | MAP_WRITE);
+  const setVaddr = (flags & MAP_VADDR) !== 0;
+  if ((access !== 0) === setVaddr && refuse(call, R.access)) return;
+  const container = containerOf(call);
+  const page = container.pageBytes;
+  const misaligned = modPow2(iova, page) + modPow2(vaddr, page) + modPow2(size, page) !== 0;
+  if (misaligned && refuse(call, R.aligned)) return;
+  // Only a recording that contradicts the rules above gets here without an end: nothing to enter.
+  if (last === undefined) return;
+  if (setVaddr) updateVaddr(call, container, iova, last, vaddr);
+  else addMapping(call, container, iova, last, vaddr, access);
+}
+
+function unknownText(container: VfioContainer): string {
+  return `mappings of the container unknown since event ${container.unknownSince}`;
+}
+
+function describe(mapping: DmaMapping): string {
+  return `mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`;
+}
+
+function addMapping(
+  call: Call,
+  container: VfioContainer,
+  iova: U64,
+  last: U64,
+  vaddr: U64,
+  access: number,
+): void {
+  const tx = call.tx;
+  const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
+  const hit = firstOverlap(mappings, iova, last);
+  if (hit !== undefined) {
+    call.looked(describe(hit));
+    if (refuse(call, R.overlap)) return;
+  } else if (container.unknownSince >= 0) {
+    call.unknown(unknownText(container));
+  } else if (mappings.size >= container.entryLimit) {
+    call.looked(`${mappings.size} mappings, limit ${container.entryLimit}`);
+    if (refuse(call, R.limit)) return;
+  }
+  if (!call.predicted && outsideRanges(call, container, iova, last)) return;
+  const pinned = hasDomain(tx, container);
+  const answer = pinned && !call.predicted ? pinMapping(call, iova, last, vaddr, access, container) : NOT_PINNED;
+  if (answer.stop) return;
+  if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) {
+    unpinMapping(call, answer.pin);
+    return;
+  }
+  if (!call.succeed('map-dma.ok')) {
+    unpinMapping(call, answer.pin);
+    return;
+  }
+  mappings.set(
+    iova,
+    Object.freeze({
+      start: iova,
+      last,
+      vaddr,
+      flags: access,
+      space: call.process.space,
+      vaddrInvalid: false,
+      pinned,
+      pin: answer.pin,
+      since: call.event.seq,
+    }),
+  );
+}
+
+const NOT_PINNED: PinResult = Object.freeze({ stop: false, pin: 0 });
+
+function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U64): boolean {
+  const answer = rangeAnswer(container, iova, last);
+  if (answer === 'valid') return false;
+  if (answer === 'unknown') {
+    return !call.unknown(
+      `IOVA ${hex(last)} needs more than 39 bits, and no GET_INFO shows the valid IOVA ranges of the container`,
+    );
+  }
+  const ranges = container.ranges;
+  call.looked(ranges === null ? 'no GET_INFO recorded; window of the local APICs 0xfee00000-0xfeefffff' : rangesText(ranges));
+  return refuse(call, R.range);
+}
+
+function bitmapTooLarge(container: VfioContainer, iova: U64, last: U64): boolean {
+  if (!container.dirtyTracking) return false;
+  return BigInt(last) - BigInt(iova) >= BigInt(BITMAP_PAGES_MAX) * BigInt(container.pageBytes);
+}
+
+function updateVaddr(call: Call, container: VfioContainer, iova: U64, last: U64, vaddr: U64): void {
+  const tx = call.tx;
+  const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
+  const hit = firstOverlap(mappings, iova, last);
+  if (hit === undefined && container.unknownSince >= 0) {
+    call.unknown(unknownText(container));
+    return;
+  }
+  if (hit === undefined) {
+    refuse(call, R.vaddrMissing);
+    return;
+  }
+  call.looked(describe(hit));
+  const fits = hit.vaddrInvalid && hit.start === iova && hit.last === last;
+  if (!fits && refuse(call, R.vaddrMismatch)) return;
+  if (!call.succeed('map-dma.vaddr-ok')) return;
+  mappings.set(hit.start, Object.freeze({ ...hit, vaddr, vaddrInvalid: false, space: call.process.space }));
+  if (hit.vaddrInvalid) patchContainer(tx, container.id, { vaddrInvalid: container.vaddrInvalid - 1 });
+}

@@ -1,0 +1,82 @@
+import { rangeAt } from '../../../core/interval.js';
+import { hex, add, lengthOf, sub, type U64 } from '../../../core/u64.js';
+import type { Call } from '../../call.js';
+import { probePin } from '../../memory/pin.js';
+import { pinAdd, pinRemove } from '../../memory/pins.js';
+import { VMA_PFNMAP } from '../../memory/state.js';
+import type { VfioContainer } from '../state.js';
+import { MAP_WRITE } from '../uapi.js';
+import { MAP_PIN_RULE } from './pin-rule.js';
+
+/**
+ * Pinning the memory behind a mapping (`vfio_pin_map_dma`). Pages come from the calling process; one that cannot be
+ * had undoes the whole call, and its error is the call's. Memory of a device (a mapped BAR) has no pages: its
+ * frames are looked up instead, which works while the device decodes memory and is awake.
+ */
+
+export interface PinResult {
+  /** The prediction ends the call: nothing is entered. */
+  readonly stop: boolean;
+  /** Id in the index of pinned memory, 0 when there is none. */
+  readonly pin: number;
+}
+
+const STOP: PinResult = Object.freeze({ stop: true, pin: 0 });
+const NO_PIN: PinResult = Object.freeze({ stop: false, pin: 0 });
+const READ_REQUEST = Object.freeze({ write: false, longterm: true, pfnmapOk: true });
+const WRITE_REQUEST = Object.freeze({ write: true, longterm: true, pfnmapOk: true });
+
+/** Pins user memory for a mapping of `iova..iovaLast`; makes the prediction where that fails. */
+export function pinMapping(
+  call: Call,
+  iova: U64,
+  iovaLast: U64,
+  vaddr: U64,
+  access: number,
+  container: VfioContainer,
+): PinResult {
+  const space = call.process.space;
+  const last = sub(add(vaddr, lengthOf(iova, iovaLast)), 1);
+  const request = (access & MAP_WRITE) !== 0 ? WRITE_REQUEST : READ_REQUEST;
+  const answer = probePin(call.tx, space, vaddr, last, request);
+  if (answer.kind === 'unknown') {
+    if (!call.unknown(`${answer.why} (${hex(answer.at)})`)) return STOP;
+  } else if (answer.kind === 'fault') {
+    call.looked(`${hex(answer.at)}: ${answer.why}`);
+    if (call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return STOP;
+  } else if (deviceAsleep(call, space, vaddr, last) && call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) {
+    return STOP;
+  }
+  const pin = pinAdd(call.tx, space, {
+    start: vaddr,
+    last,
+    owner: `type1:${container.id}`,
+    key: iova,
+    since: call.event.seq,
+  });
+  return pin === 0 ? NO_PIN : { stop: false, pin };
+}
+
+/** Takes a pin back that a later check of the same call made void. */
+export function unpinMapping(call: Call, pin: number): void {
+  if (pin !== 0) pinRemove(call.tx, call.process.space, pin);
+}
+
+/** Whether an end of the range lies in a BAR of a device that does not decode memory now. */
+function deviceAsleep(call: Call, spaceId: number, start: U64, last: U64): boolean {
+  const vmas = call.tx.world.spaces.get(spaceId)?.vmas;
+  if (vmas === undefined) return false;
+  for (const at of [start, last]) {
+    const vma = rangeAt(vmas, at);
+    if (vma === undefined || (vma.traits & VMA_PFNMAP) === 0) continue;
+    const key = call.tx.world.files.get(vma.file)?.objectKey ?? '';
+    const command = call.tx.world.devices.get(key)?.pciCommand ?? -1;
+    if (command >= 0 && (command & COMMAND_MEMORY) === 0) {
+      call.looked(`${hex(at)}: a BAR of ${key}, whose command register has memory decoding off`);
+      return true;
+    }
+  }
+  return false;
+}
+
+const COMMAND_MEMORY = 2;
