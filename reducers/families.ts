@@ -1,4 +1,5 @@
 import type { Families } from './family.js';
+import { vfioFamilies } from './vfio/index.js';
 
 /** Every kind of file that has a model; what is missing here answers `unknown: not modelled`. */
-export const families: Families = {};
+export const families: Families = { ...vfioFamilies };

@@ -136,8 +136,7 @@ function extension(call: Call, container: VfioContainer, value: number): number 
   }
 }
 
-const isType1Base = (value: number): boolean =>
-  value === EXT_TYPE1 || value === EXT_TYPE1V2 || value === EXT_UNMAP_ALL;
+const isType1Base = (value: number): boolean => value === EXT_TYPE1 || value === EXT_TYPE1V2 || value === EXT_UNMAP_ALL;
 
 /** Without a backend every registered one is asked, except those that the attached groups rule out. */
 function polled(call: Call, container: VfioContainer, value: number): number | { key: string } {

@@ -102,7 +102,10 @@ export function closeDevice(tx: Tx, name: string): void {
   if (device.iommufd !== 0) unbindDevice(tx, device.iommufd, device.devid);
   else if (device.group !== 0) leaveGroup(tx, device.group);
   shutMigrationFiles(tx, name);
-  const migration = Object.freeze({ ...(tx.world.devices.get(name)?.migration ?? MIGRATION_UNKNOWN), precopyV2: false });
+  const migration = Object.freeze({
+    ...(tx.world.devices.get(name)?.migration ?? MIGRATION_UNKNOWN),
+    precopyV2: false,
+  });
   patchDevice(tx, name, { ...RESET, openCount, migration, boundFile: 0, iommufd: 0, devid: 0, attached: false });
 }
 

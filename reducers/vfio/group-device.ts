@@ -122,7 +122,14 @@ function open(call: Call, group: VfioGroup, name: string): void {
   else if (first) patchGroup(tx, group.id, { openDevices: group.openDevices + 1 });
   const fd = Number(call.recordedRet);
   if (!Number.isSafeInteger(fd) || fd < 0 || fd > 0x7fff_ffff) return;
-  const made = { kind: 'vfio-device', path: PATH, object: BY_GROUP, objectKey: name, flags: O_RDWR, cloexec: true } as const;
+  const made = {
+    kind: 'vfio-device',
+    path: PATH,
+    object: BY_GROUP,
+    objectKey: name,
+    flags: O_RDWR,
+    cloexec: true,
+  } as const;
   installFd(tx, call.process, fd, made, call.event, vfioFamilies);
 }
 

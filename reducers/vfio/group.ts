@@ -139,6 +139,11 @@ function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): 
 }
 
 function joinContext(call: Call, group: VfioGroup, contextId: number): void {
+  if (!call.tx.world.iommufds.has(contextId)) {
+    if (call.unknown('the state of the iommufd is not known'))
+      patchGroup(call.tx, group.id, { unknownSince: call.event.seq });
+    return;
+  }
   const context = contextOf(call.tx, contextId);
   if (group.noIommu && context.vfioIoas !== 0 && refuse(call, R.setNoIommu)) return;
   if (!call.succeed('set-container.iommufd')) return;
@@ -191,4 +196,3 @@ export const groupFamily: FileFamily = {
     else endGroup(tx, group);
   },
 };
-

@@ -84,6 +84,10 @@ export function bindIommufd(call: Call): void {
 
 function bind(call: Call, device: VfioDevice, contextId: number): void {
   const { tx } = call;
+  if (!tx.world.iommufds.has(contextId)) {
+    if (call.unknown('the state of the iommufd is not known')) giveAccess(call, device, 0, 0);
+    return;
+  }
   const refused = bindRefusal(tx, contextId, device.name);
   if (refused !== undefined) {
     if (refused.errno === '') call.unknown(refused.unknown);

@@ -103,7 +103,7 @@ export function hotReset(call: Call): void {
   call.extentBytes = HEAD_BYTES;
   if (struct.u32(4) !== 0 && refuse(call, R.argsz)) return;
   const count = struct.u32(8);
-  if (count !== 0 === (device.boundFile !== 0) && refuse(call, R.count)) return;
+  if ((count !== 0) === (device.boundFile !== 0) && refuse(call, R.count)) return;
   const root = onRootBus(device);
   if (root === undefined) {
     call.unknown(NO_ADDRESS);

@@ -72,7 +72,12 @@ function register(call: Call, device: VfioDevice, wanted: Omit<IoEventFd, 'file'
   const same = live.find((one) => sameWrite(one, wanted));
   if (same !== undefined && fd !== -1 && refuse(call, R.exists)) return;
   if (same !== undefined) {
-    if (call.succeed('ioeventfd.removed')) put(call, device, live.filter((one) => one !== same));
+    if (call.succeed('ioeventfd.removed'))
+      put(
+        call,
+        device,
+        live.filter((one) => one !== same),
+      );
     return;
   }
   if (fd < 0 && refuse(call, R.missing)) return;

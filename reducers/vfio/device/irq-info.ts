@@ -139,7 +139,10 @@ export function capability(config: Bytes, id: number): number | undefined {
 }
 
 /** Where the MSI-X table of a PCI device lies: BAR, offset, bytes. undefined when config space was not read. */
-export function msixTable(tx: Tx, device: VfioDevice): { bar: number; start: number; bytes: number } | 'none' | undefined {
+export function msixTable(
+  tx: Tx,
+  device: VfioDevice,
+): { bar: number; start: number; bytes: number } | 'none' | undefined {
   const config = configOf(tx, device);
   const at = config === undefined ? undefined : capability(config, CAP_MSIX);
   if (config === undefined || at === undefined) return undefined;

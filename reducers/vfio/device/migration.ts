@@ -68,8 +68,7 @@ export function getMigrationState(call: Call, device: VfioDevice): void {
 
 function changeState(call: Call, name: string, state: number): void {
   const device = call.tx.world.devices.get(name);
-  if (device !== undefined)
-    patchDevice(call.tx, name, { migration: Object.freeze({ ...device.migration, state }) });
+  if (device !== undefined) patchDevice(call.tx, name, { migration: Object.freeze({ ...device.migration, state }) });
 }
 
 /** RESET: the device runs again, and its data fds are shut. */
@@ -131,8 +130,7 @@ function planSteps(call: Call, device: VfioDevice, flags: number, wanted: number
   while (at !== wanted) {
     const next = nextState(flags, at, wanted);
     if (next === undefined) return { way: reached, rule: R.noWay, opens };
-    if (at === STATE_RESUMING && resumingIncomplete(call, device))
-      return { way: reached, rule: R.incomplete, opens };
+    if (at === STATE_RESUMING && resumingIncomplete(call, device)) return { way: reached, rule: R.incomplete, opens };
     if (makesFile(at, next, saving)) opens = next;
     if (endsTransfer(at, next)) saving = false;
     reached.push(next);
@@ -226,4 +224,3 @@ function enterFd(call: Call, name: string): void {
     vfioFamilies,
   );
 }
-

@@ -143,7 +143,9 @@ function conclude(
   const surelyInRange = count !== undefined || (outcome.rule?.errno === 'EINVAL' && outcome.unknown === '');
   if (outcome.unknown !== '') call.unknown(outcome.unknown);
   else if (!surelyInRange)
-    call.unknown(`how many vectors index ${request.index} has was not asked yet (GET_IRQ_INFO), nor read from config space`);
+    call.unknown(
+      `how many vectors index ${request.index} has was not asked yet (GET_IRQ_INFO), nor read from config space`,
+    );
   if (device.unknownSince >= 0) call.unknown(`interrupts of the device unknown since event ${device.unknownSince}`);
   if (outcome.rule !== undefined && refuse(call, outcome.rule)) return;
   if (!call.succeed('set-irqs.ok')) return;
@@ -267,4 +269,3 @@ function singleTrigger(call: Call, irqs: DeviceIrqs, request: IrqRequest): IrqOu
   if (typeof found === 'number') return found === -1 ? change(false) : fails(R.triggerFd);
   return change(true);
 }
-

@@ -93,14 +93,7 @@ function describe(mapping: DmaMapping): string {
   return `mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`;
 }
 
-function addMapping(
-  call: Call,
-  container: VfioContainer,
-  iova: U64,
-  last: U64,
-  vaddr: U64,
-  access: number,
-): void {
+function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, vaddr: U64, access: number): void {
   const tx = call.tx;
   const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
   const hit = firstOverlap(mappings, iova, last);
@@ -152,7 +145,9 @@ function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U6
     );
   }
   const ranges = container.ranges;
-  call.looked(ranges === null ? 'no GET_INFO recorded; window of the local APICs 0xfee00000-0xfeefffff' : rangesText(ranges));
+  call.looked(
+    ranges === null ? 'no GET_INFO recorded; window of the local APICs 0xfee00000-0xfeefffff' : rangesText(ranges),
+  );
   return refuse(call, R.range);
 }
 

@@ -142,12 +142,7 @@ function cut(call: Call, mapping: DmaMapping, rule: Rule): boolean {
 }
 
 /** Mappings that the request removes; v1 stops at one that begins before the range. */
-function touched(
-  mappings: VfioContainer['mappings'],
-  iova: U64,
-  last: U64,
-  v1: boolean,
-): readonly DmaMapping[] {
+function touched(mappings: VfioContainer['mappings'], iova: U64, last: U64, v1: boolean): readonly DmaMapping[] {
   const found = overlapping(mappings, iova, last);
   return v1 && found[0] !== undefined && found[0].start < iova ? [] : found;
 }

@@ -1,0 +1,60 @@
+/**
+ * What may be learned from a recording: facts of the machine that no model can know beforehand. Anything that
+ * is not in this table is predicted. A fact is asked for once; from then on another answer is a divergence.
+ *
+ * `pattern` is the key with `*` for a part that names a device, group or index; `field` is what the uAPI calls it.
+ */
+export interface LearnableFact {
+  readonly pattern: string;
+  readonly field: string;
+  readonly why: string;
+}
+
+export const LEARNABLE_FACTS: readonly LearnableFact[] = [
+  // The IOMMU behind a set of groups (type1).
+  { pattern: 'vfio-type1/*/pgsizes', field: 'iova_pgsizes', why: 'page sizes of the IOMMU' },
+  { pattern: 'vfio-type1/*/iova_range_count', field: 'nr_iovas', why: 'how many ranges reserved regions leave' },
+  { pattern: 'vfio-type1/*/iova_ranges', field: 'iova_ranges', why: 'aperture of the IOMMU without reserved regions' },
+  { pattern: 'vfio-type1/*/dma_cc', field: 'VFIO_DMA_CC_IOMMU', why: 'whether the IOMMU enforces cache coherency' },
+  { pattern: 'vfio-type1/dma_entry_limit', field: 'avail', why: 'a module parameter' },
+  { pattern: 'vfio/noiommu', field: 'VFIO_NOIOMMU_IOMMU', why: 'a module parameter' },
+  // Devices.
+  { pattern: 'vfio-device/*/flags', field: 'flags', why: 'whether the device can be reset, and has capabilities' },
+  { pattern: 'vfio-device/*/num_regions', field: 'num_regions', why: 'regions that a driver adds' },
+  { pattern: 'vfio-device/*/num_irqs', field: 'num_irqs', why: 'mediated devices of drivers that are not modelled' },
+  { pattern: 'vfio-device/*/caps', field: 'capabilities', why: 'atomic operations that the path to memory supports' },
+  {
+    pattern: 'vfio-device/*/config',
+    field: 'config space',
+    why: 'seen by pread; capabilities and class of the device',
+  },
+  { pattern: 'vfio-device/*/region*/size', field: 'size', why: 'sizes of BARs, ROM, config space' },
+  { pattern: 'vfio-device/*/region*/flags', field: 'flags', why: 'whether a BAR is there and can be mapped' },
+  { pattern: 'vfio-device/*/region*/offset', field: 'offset', why: 'drivers that lay out the file in another way' },
+  { pattern: 'vfio-device/*/region*/caps_bytes', field: 'argsz', why: 'capabilities of regions that a driver adds' },
+  { pattern: 'vfio-device/*/region*/caps', field: 'capabilities', why: 'capabilities of regions that a driver adds' },
+  { pattern: 'vfio-device/*/irq*/count', field: 'count', why: 'how many vectors the device has' },
+  { pattern: 'vfio-device/*/irq*/flags', field: 'flags', why: 'whether the interrupt controller can add vectors' },
+  { pattern: 'vfio-device/*/hot_reset_count', field: 'count', why: 'how many devices share the bus' },
+  { pattern: 'vfio-device/*/hot_reset_devices', field: 'devices', why: 'which devices share the bus' },
+  {
+    pattern: 'vfio-device/*/feature/*',
+    field: 'flags',
+    why: 'features that depend on device, driver and configuration',
+  },
+  { pattern: 'vfio-device/*/migration_flags', field: 'flags', why: 'optional migration states' },
+  { pattern: 'vfio-device/*/ports', field: 'size', why: 'how many ports an mtty has' },
+];
+
+/** Whether a key may be learned. */
+export function isLearnable(key: string): boolean {
+  return PATTERNS.some((pattern) => pattern.test(key));
+}
+
+const PATTERNS: readonly RegExp[] = LEARNABLE_FACTS.map(
+  ({ pattern }) => new RegExp(`^${pattern.split('*').map(escapeText).join('[^/]+')}$`),
+);
+
+function escapeText(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+}
