@@ -2,6 +2,7 @@ import { type Diagnostic, InputError } from '../../core/errors.js';
 import { BATCH_EVENTS, type Event, type EventBatch, type MemNote, type RecordingInfo } from '../../core/event.js';
 import type { U64 } from '../../core/u64.js';
 import { DiagnosticLog } from '../diagnostic-log.js';
+import { MAX_LINE_BYTES } from '../input/line-blocks.js';
 import type { Recording } from '../recording.js';
 import type { LineCode } from './fields.js';
 import { type TextLine, textLines } from './lines.js';
@@ -22,7 +23,6 @@ import { ReorderWindow } from './reorder.js';
  */
 export const WINDOW_RECORDS = 4096;
 const WINDOW_BYTES = 16 << 20;
-const MAX_LINE_BYTES = 1 << 20;
 const MAX_PENDING_CALLS = 1 << 16;
 const MAX_TASKS = 1 << 16;
 
@@ -87,7 +87,7 @@ export class KernelEventRecording implements Recording {
   async *batches(): AsyncGenerator<EventBatch> {
     let failure: unknown;
     try {
-      for await (const lines of textLines(this.#source, MAX_LINE_BYTES)) {
+      for await (const lines of textLines(this.#source)) {
         for (const line of lines) this.#line(line);
         yield* this.#full();
       }
