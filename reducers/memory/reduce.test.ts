@@ -27,7 +27,7 @@ const PAGES = 48;
 type Op =
   | { op: 'mmap'; at: number; pages: number; prot: number; file: boolean; offset: number }
   | { op: 'munmap'; at: number; pages: number }
-  | { op: 'mprotect'; at: number; pages: number; prot: number }
+  | { op: 'mprotect'; at: number; pages: number; prot: number; recorded: boolean }
   | { op: 'advise'; at: number; pages: number; dontFork: boolean }
   | { op: 'mremap'; at: number; pages: number; to: number; newPages: number; keep: boolean };
 
@@ -47,7 +47,16 @@ const operation: fc.Arbitrary<Op> = fc.oneof(
     }),
   },
   { weight: 3, arbitrary: fc.record({ op: fc.constant('munmap' as const), at: place, pages: count }) },
-  { weight: 3, arbitrary: fc.record({ op: fc.constant('mprotect' as const), at: place, pages: count, prot }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      op: fc.constant('mprotect' as const),
+      at: place,
+      pages: count,
+      prot,
+      recorded: fc.boolean(),
+    }),
+  },
   {
     weight: 2,
     arbitrary: fc.record({ op: fc.constant('advise' as const), at: place, pages: count, dontFork: fc.boolean() }),
@@ -99,7 +108,8 @@ function perform(op: Op, pages: Pages, base: U64, seq: number): Event | undefine
         failed ||= was === undefined;
         if (was !== undefined && !failed) pages.set(page, { ...was, prot: op.prot });
       }
-      const outcome = failed ? ({ ret: -1, errno: 'ENOMEM' } as const) : {};
+      const result = failed ? ({ ret: -1, errno: 'ENOMEM' } as const) : {};
+      const outcome = op.recorded ? result : { ret: null };
       return ev('mprotect', { addr, lengthBytes, prot: op.prot, ...outcome });
     }
     case 'advise': {

@@ -59,7 +59,8 @@ import {
  * address returned says where. A failed one changed nothing, with two exceptions of the kernel: mprotect and
  * madvise work through the range VMA by VMA. mprotect keeps what it did before the hole that gave ENOMEM; madvise
  * goes on after a hole and gives ENOMEM at the end (mm/mprotect.c, mm/madvise.c). A call without a
- * recorded result changes nothing certain.
+ * recorded result changes nothing certain; only mprotect, which one kind of recorder takes where it begins, is then
+ * done up to the first hole, for there it ends.
  *
  * What a call would not have done without a VMA there is taken as proof of one (VMA_ASSUMED): so the program's
  * own pages, which execve maps, appear with their first mprotect.
@@ -76,7 +77,7 @@ export function reduceMemory(tx: Tx, event: Event, families: Families): boolean 
     default:
       return false;
   }
-  if (event.ret === null || (event.ret === -1 && event.errno !== 'ENOMEM')) return true;
+  if (event.ret === null ? event.kind !== 'mprotect' : event.ret === -1 && event.errno !== 'ENOMEM') return true;
   const process = processOf(tx, event);
   const space = tx.world.spaces.get(process.space);
   if (space === undefined) return true;
@@ -92,13 +93,13 @@ export function reduceMemory(tx: Tx, event: Event, families: Families): boolean 
       protectedRange(tx, space, event, families);
       break;
     case 'mremap':
-      if (event.ret !== -1) remap(tx, space, event, event.ret, families);
+      if (event.ret !== null && event.ret !== -1) remap(tx, space, event, event.ret, families);
       break;
     case 'madvise':
       advised(tx, space, event, families);
       break;
     case 'brk':
-      if (event.ret !== -1) breakMoved(tx, space, event, event.ret, families);
+      if (event.ret !== null && event.ret !== -1) breakMoved(tx, space, event, event.ret, families);
   }
   return true;
 }
@@ -169,9 +170,10 @@ function protectedRange(tx: Tx, space: AddressSpace, event: MprotectEvent, famil
   const asked = lastOfPages(event.addr, event.lengthBytes);
   if (asked === undefined) return;
   const gap = firstGap(space.vmas, event.addr, asked);
-  if (event.ret === -1) {
-    if (gap === undefined || gap === event.addr) return;
-    rewrite(tx, space, event.addr, sub(gap, 1), event, families, (vma) => ({ ...vma, prot: event.prot & 7 }));
+  if (event.ret !== 0) {
+    if (gap === event.addr || (gap === undefined && event.ret === -1)) return;
+    const last = gap === undefined ? asked : sub(gap, 1);
+    rewrite(tx, space, event.addr, last, event, families, (vma) => ({ ...vma, prot: event.prot & 7 }));
     return;
   }
   if (gap !== undefined) assume(tx, space, event.addr, asked, event.prot & 7, event, families);

@@ -73,7 +73,10 @@ test('every call and what it stands for', async () => {
       { kind: 'munmap', addr: 0xffff_ffff_ffff_ff00n, lengthBytes: 0x100, ret: 0, errno: '' },
     ],
     ['"ev":"call","call":"munmap","args":["0x0","0x0"],"ret":-22', { kind: 'munmap', ret: -1, errno: 'EINVAL' }],
-    ['"ev":"call","call":"mprotect","args":["0x1000","0x4000",1]', { kind: 'mprotect', prot: 1, lengthBytes: 0x4000 }],
+    [
+      '"ev":"call","call":"mprotect","args":["0x1000","0x4000",1]',
+      { kind: 'mprotect', prot: 1, lengthBytes: 0x4000, ret: null },
+    ],
     ['"ev":"call","call":"madvise","args":["0x1000","0x4000",23]', { kind: 'madvise', advice: 23, ret: 0 }],
     [
       '"ev":"call","call":"mremap","args":["0x1000","0x1000","0x2000",3,"0x9000"],"ret":"0x9000"',

@@ -70,12 +70,14 @@ export function draftHead(pid: number, tid: number, line: number): DraftHead {
 const O_RDWR = 2;
 const OTHER_TEXT_CHARS = 200;
 const SUCCESS: Result = Object.freeze({ ret: 0, errno: '' });
+const UNKNOWN: Result = Object.freeze({ ret: null, errno: '' });
 
 /**
  * Reads one line of the recorder. What is taken as given where the recorder is silent:
  *
- * - `munmap`, `mprotect`, `madvise` and `close` are taken where the call begins, so they have no `ret`: they stand
- *   for calls that succeed (the invalidations that they cause follow in the recording);
+ * - `munmap`, `mprotect`, `madvise` and `close` are taken where the call begins, so they have no `ret`. What the
+ *   state makes of them is the same whether they succeed or meet a hole, so they count as successful; only for
+ *   mprotect, which stops at a hole, the result stays unknown;
  * - `openat` has no flags: the file counts as open for reading and writing, so that no right is denied by guess;
  * - an `invalidate_end` names no flags and no owner: both are 0;
  * - `exit_task` is the end of one thread and tells no status.
@@ -218,7 +220,7 @@ export class LineParser {
 
   #call(call: string): Draft {
     const f = this.#fields;
-    const result = f.has('ret') ? f.result() : SUCCESS;
+    const result = f.has('ret') ? f.result() : call === 'mprotect' ? UNKNOWN : SUCCESS;
     const head = { ...this.#head(), enteredAt: 0, ret: result.ret, errno: result.errno, injected: false };
     switch (call) {
       case 'mmap': {
