@@ -54,12 +54,19 @@ function fileByAnnotation(
   const kind = kindOfPath(path);
   if (file !== undefined && kind !== undefined) {
     if (file.kind === 'unknown') return identifyFile(tx, file, kind, families, event, process, path);
-    if (!contradicts(file, path)) return file;
+    if (!contradicts(file, path)) return file.path === '' ? named(tx, file, path) : file;
   }
   if (kind === undefined && (fd < 0 || !showsOpenFd(event))) return undefined;
   markFdsIncomplete(tx, process.fdTable);
   const seen = { kind: kind ?? 'unknown', path, complete: false, cloexec: entry?.cloexec ?? false } as const;
   return installFd(tx, process, fd, seen, event, families);
+}
+
+/** A file that was made without a name gets the one that the recorder prints. */
+function named(tx: Tx, file: OpenFile, path: string): OpenFile {
+  const now = Object.freeze({ ...file, path });
+  tx.world.files.set(now.id, now);
+  return now;
 }
 
 /** Whether the annotation names another file than the table does. */

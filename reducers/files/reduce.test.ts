@@ -257,6 +257,8 @@ test('an annotation tells what an unseen fd is, and wins over the table', () => 
   assert.is(look(3, ''), 'iommufd');
   assert.is(look(3, '/dev/iommu'), 'iommufd');
   assert.is(look(3, '/dev/iommu<char 10:127>'), 'iommufd');
+  assert.is(look(0, '/dev/null<char 1:3>'), 'other');
+  assert.is(tx.world.files.first()?.path, '/dev/null<char 1:3>', 'an inherited fd gets its name');
   assert.is(look(7, '', { ret: -1, errno: 'EBADF' }), undefined);
   assert.is(look(-1, '', { ret: -1, errno: 'EBADF' }), undefined);
   assert.is(look(-1, ''), undefined);
