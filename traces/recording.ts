@@ -14,8 +14,11 @@ export interface Recording {
    * (or the end, where there is none) has come: they stand in the recording's own lines.
    */
   readonly info: RecordingInfo;
-  /** The events in tape order, at most 4,096 at once, no batch empty. Throws `InputError` only. */
-  batches(): AsyncIterable<EventBatch>;
+  /**
+   * The events in tape order, at most 4,096 at once, no batch empty. Throws `InputError` only. A recording that can
+   * seek (a tape) begins at `fromSeq`; any other reads from its beginning all the same.
+   */
+  batches(fromSeq?: number): AsyncIterable<EventBatch>;
   /** What was wrong with the input, as far as it was read; grows while batches come. */
   readonly diagnostics: readonly Diagnostic[];
   /** Lines (or events of a damaged tape) that gave no event though they should have. */
