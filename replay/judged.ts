@@ -1,0 +1,76 @@
+import type { Event, EventBatch } from '../core/event.js';
+import type { Call, Verdict } from '../reducers/call.js';
+import { explain, type Explanation, unknownReason } from '../reducers/compare.js';
+import type { FileKind } from '../reducers/files/state.js';
+import type { Recording } from '../traces/recording.js';
+import type { World } from '../reducers/world.js';
+import { Engine } from './engine.js';
+
+/** What the model said of one call of a modelled interface. */
+export interface Judged {
+  readonly verdict: Verdict;
+  /** The uAPI's name of the command. */
+  readonly name: string;
+  /** Kind of file that took it; tells commands of one number apart. */
+  readonly kind: FileKind;
+  /** The rule that decided; '' where nothing could be predicted. */
+  readonly rule: string;
+  /** Why it is `unknown`, else ''. */
+  readonly unknownReason: string;
+  /** Both sides; for a divergence only. */
+  readonly explanation: Explanation | undefined;
+}
+
+/** An event and, where it is a call of a modelled interface, what the model said of it. */
+export interface JudgedEvent {
+  readonly event: Event;
+  readonly judged: Judged | undefined;
+}
+
+/** An engine that remembers what it said of each call of the last batch. */
+export class JudgingEngine {
+  readonly #bySeq = new Map<number, Judged>();
+  readonly engine: Engine;
+
+  constructor(world?: World) {
+    const onCall = (verdict: Verdict, call: Call): void => {
+      this.#bySeq.set(call.event.seq, judgedOf(verdict, call));
+    };
+    this.engine = new Engine(world === undefined ? { onCall } : { onCall, world });
+  }
+
+  feed(batch: EventBatch): JudgedEvent[] {
+    this.#bySeq.clear();
+    this.engine.feed(batch);
+    return batch.map((event) => ({ event, judged: this.#bySeq.get(event.seq) }));
+  }
+}
+
+function judgedOf(verdict: Verdict, call: Call): Judged {
+  return {
+    verdict,
+    name: call.name,
+    kind: call.file.kind,
+    rule: call.rule,
+    unknownReason: verdict === 'unknown' ? unknownReason(call) : '',
+    explanation: verdict === 'diverge' ? explain(call) : undefined,
+  };
+}
+
+/** A recording's events with their verdicts, in batches. */
+export async function* judge(recording: Recording): AsyncGenerator<JudgedEvent[], void> {
+  const judging = new JudgingEngine();
+  for await (const batch of recording.batches()) yield judging.feed(batch);
+}
+
+/** Some events of a recording by `seq`, with their verdicts. Reads up to the last one that is asked for. */
+export async function judgedAt(recording: Recording, seqs: Iterable<number>): Promise<Map<number, JudgedEvent>> {
+  const wanted = new Set(seqs);
+  const found = new Map<number, JudgedEvent>();
+  if (wanted.size === 0) return found;
+  for await (const batch of judge(recording)) {
+    for (const each of batch) if (wanted.has(each.event.seq)) found.set(each.event.seq, each);
+    if (found.size === wanted.size) break;
+  }
+  return found;
+}

@@ -1,0 +1,81 @@
+import { hashCanonical } from '../core/canonical.js';
+import { type Diagnostic, InputError } from '../core/errors.js';
+import type { RecordingInfo } from '../core/event.js';
+import type { Finding, Invariant } from '../core/invariant.js';
+import type { World } from '../reducers/world.js';
+import type { Recording } from '../traces/recording.js';
+import { type Divergence, Engine } from './engine.js';
+import { fold, type Update } from './fold.js';
+import { tolerant } from './tolerant.js';
+import type { Counts } from './tally.js';
+
+/** All that a replay of one recording found; plain data, ready for a reporter. */
+export interface Report {
+  /** The trace as it was named. */
+  readonly trace: string;
+  readonly info: RecordingInfo;
+  readonly events: number;
+  readonly skippedLines: number;
+  readonly calls: Readonly<Counts>;
+  /** By command, sorted by name. */
+  readonly byCall: Readonly<Record<string, Readonly<Counts>>>;
+  /** Reasons of `unknown` with their counts, most frequent first. */
+  readonly unknownReasons: readonly (readonly [string, number])[];
+  /** The first ones; {@link divergenceCount} and {@link findingCount} count all. */
+  readonly divergences: readonly Divergence[];
+  readonly divergenceCount: number;
+  readonly findings: readonly Finding[];
+  readonly findingCount: number;
+  /** What was wrong with the input, in its order. */
+  readonly diagnostics: readonly Diagnostic[];
+  /** sha256 of the canonical encoding of the last snapshot. */
+  readonly stateHash: string;
+  /** The replay was stopped before the recording ended. */
+  readonly interrupted: boolean;
+}
+
+export interface ReplayOptions {
+  /** Name of the trace in the report. */
+  readonly trace?: string;
+  readonly invariants?: readonly Invariant<World>[];
+  /** Stops the replay; the report then holds what is known so far. */
+  readonly signal?: AbortSignal;
+  /** Called after each batch. */
+  readonly onUpdate?: (update: Update) => void;
+}
+
+/**
+ * Replays a recording from its first event to its last and gives all that was found. One that breaks off is reported
+ * on as far as it goes. Throws `InputError` when it gives not a single event.
+ */
+export async function replay(recording: Recording, options: ReplayOptions = {}): Promise<Report> {
+  const engine = new Engine({ invariants: options.invariants ?? [] });
+  const whole = tolerant(recording, options.signal);
+  for await (const update of fold(whole, engine)) options.onUpdate?.(update);
+  const interrupted = options.signal?.aborted === true;
+  const trace = options.trace ?? recording.info.files[0] ?? '';
+  if (engine.eventCount === 0 && !interrupted) throw noEvents(trace, whole.diagnostics);
+  return {
+    trace,
+    info: whole.info,
+    events: engine.eventCount,
+    skippedLines: whole.skippedLines,
+    calls: { ...engine.tally.all },
+    byCall: engine.tally.byCall,
+    unknownReasons: engine.tally.unknownReasons,
+    divergences: engine.divergences,
+    divergenceCount: engine.divergenceCount,
+    findings: engine.findings,
+    findingCount: engine.findingCount,
+    diagnostics: whole.diagnostics,
+    stateHash: hashCanonical(engine.world),
+    interrupted,
+  };
+}
+
+/** For a recording that opens and then gives nothing. */
+export function noEvents(trace: string, diagnostics: readonly Diagnostic[]): InputError {
+  const first = diagnostics[0];
+  const message = first === undefined ? 'there are no events in it' : `line ${first.line}: ${first.message}`;
+  return new InputError({ code: 'IOT203', file: trace, line: 0, column: 0, message });
+}

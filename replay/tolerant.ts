@@ -1,0 +1,80 @@
+import { type Diagnostic, InputError } from '../core/errors.js';
+import type { EventBatch, RecordingInfo } from '../core/event.js';
+import type { Recording } from '../traces/recording.js';
+
+/**
+ * A recording that always ends well: where reading breaks off after some events (a gzip cut in the middle), it
+ * just ends and the reason is its last diagnostic, since the events before it are worth a report. It also
+ * ends when `signal` fires. A recording that gives not a single event still throws.
+ */
+export function tolerant(recording: Recording, signal?: AbortSignal): Recording {
+  return new TolerantRecording(recording, signal);
+}
+
+class TolerantRecording implements Recording {
+  readonly #inner: Recording;
+  readonly #signal: AbortSignal | undefined;
+  #brokenBy: Diagnostic | undefined;
+
+  constructor(inner: Recording, signal: AbortSignal | undefined) {
+    this.#inner = inner;
+    this.#signal = signal;
+  }
+
+  get info(): RecordingInfo {
+    return this.#inner.info;
+  }
+
+  get diagnostics(): readonly Diagnostic[] {
+    const { diagnostics } = this.#inner;
+    return this.#brokenBy === undefined ? diagnostics : [...diagnostics, this.#brokenBy];
+  }
+
+  get skippedLines(): number {
+    return this.#inner.skippedLines;
+  }
+
+  async *batches(fromSeq = 0): AsyncGenerator<EventBatch, void> {
+    let isEmpty = true;
+    try {
+      for await (const batch of untilAborted(this.#inner.batches(fromSeq), this.#signal)) {
+        isEmpty = false;
+        yield batch;
+      }
+    } catch (error) {
+      if (!(error instanceof InputError) || isEmpty) throw error;
+      this.#brokenBy = error.diagnostic;
+    }
+  }
+}
+
+/**
+ * The items of `source` until it ends or `signal` fires. A source that then waits for input that never comes (a pipe)
+ * is left where it stands: its iterator is told to return and not waited for.
+ */
+async function* untilAborted<T>(source: AsyncIterable<T>, signal: AbortSignal | undefined): AsyncGenerator<T, void> {
+  if (signal === undefined) {
+    yield* source;
+    return;
+  }
+  const iterator = source[Symbol.asyncIterator]();
+  let fire = (): void => undefined;
+  const aborted = new Promise<{ done: true; value: undefined }>((resolve) => {
+    fire = () => resolve({ done: true, value: undefined });
+  });
+  signal.addEventListener('abort', fire, { once: true });
+  let ended = false;
+  try {
+    while (!signal.aborted) {
+      const next = await Promise.race([iterator.next(), aborted]);
+      ended = next.done === true;
+      if (next.done) return;
+      yield next.value;
+    }
+  } finally {
+    signal.removeEventListener('abort', fire);
+    const closing = ended ? undefined : iterator.return?.();
+    if (signal.aborted) closing?.catch(() => undefined);
+    else await closing;
+  }
+}
