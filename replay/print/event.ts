@@ -1,0 +1,152 @@
+import type { Event, IoctlEvent } from '../../core/event.js';
+import { hex, type U64 } from '../../core/u64.js';
+import { formatCall } from '../../core/uapi/format.js';
+import type { Judged, JudgedEvent } from '../judged.js';
+import {
+  adviceText,
+  cloneFlagsText,
+  fcntlText,
+  invalidationText,
+  mapFlagsText,
+  mremapFlagsText,
+  openFlagsText,
+  protText,
+  rlimitText,
+} from './flags.js';
+import { printable } from './style.js';
+
+/** Events in the words of the system call: `munmap(0x7f0000000000, 4096) = 0`. One line, whatever the event holds. */
+
+/** `file:line`. */
+export function placeOf(files: readonly string[], event: { readonly file: number; readonly line: number }): string {
+  return `${files[event.file] ?? '?'}:${event.line}`;
+}
+
+/** The call with its result. */
+export function eventText({ event, judged }: JudgedEvent): string {
+  const call = printable(callText(event, judged));
+  return 'enteredAt' in event ? `${call} = ${outcomeText(event)}` : call;
+}
+
+function outcomeText(event: { ret: U64 | -1 | null; errno: string; injected: boolean; kind: string }): string {
+  const injected = event.injected ? ' (injected)' : '';
+  if (event.ret === null) return `?${injected}`;
+  if (event.ret === -1) return `-1 ${event.errno}${injected}`;
+  const isAddress = event.kind === 'mmap' || event.kind === 'mremap' || event.kind === 'brk';
+  return `${isAddress ? hex(event.ret) : numberText(event.ret)}${injected}`;
+}
+
+/** Small numbers in decimal, what looks like an address in hex. */
+function numberText(value: U64): string {
+  return typeof value === 'number' && value < 0x1_0000_0000 ? String(value) : hex(value);
+}
+
+function fdText(fd: number, path: string): string {
+  return path === '' ? String(fd) : `${fd}<${path}>`;
+}
+
+/** What the system call is named in a recording; for `--call`. */
+export function callName({ event, judged }: JudgedEvent): string {
+  if (judged !== undefined) return judged.name;
+  return 'call' in event ? event.call : event.kind;
+}
+
+function callText(event: Event, judged: Judged | undefined): string {
+  switch (event.kind) {
+    case 'ioctl':
+      return ioctlText(event, judged);
+    case 'io':
+      return ioText(event);
+    case 'open':
+      return `${event.call}(${JSON.stringify(event.path)}, ${openFlagsText(event.flags)})`;
+    case 'close':
+      return `close(${fdText(event.fd, event.path)})`;
+    case 'closeRange':
+      return `close_range(${event.firstFd}, ${event.lastFd}, ${event.flags})`;
+    case 'dup': {
+      const name = event.newFd < 0 ? 'dup' : event.flags !== 0 ? 'dup3' : 'dup2';
+      return `${name}(${fdText(event.fd, event.path)}${event.newFd < 0 ? '' : `, ${event.newFd}`})`;
+    }
+    case 'fcntl':
+      return `fcntl(${fdText(event.fd, event.path)}, ${fcntlText(event.cmd)}, ${numberText(event.arg)})`;
+    case 'newFds':
+      return `${event.call}([${event.fds.map((fd, i) => fdText(fd, event.paths[i] ?? '')).join(', ')}])`;
+    case 'fork':
+      return `${event.call}(${cloneFlagsText(event.flags)})`;
+    case 'exec':
+      return `execve(${JSON.stringify(event.path)})`;
+    case 'exit':
+      return event.call === 'killed' ? `killed by signal ${event.status}` : `${event.call}(${event.status})`;
+    case 'prlimit':
+      return prlimitText(event);
+    case 'signal':
+      return event.text;
+    case 'other':
+      return `${event.call}(${event.text})`;
+    case 'fault':
+      return `page fault at ${hex(event.addr)}, flags ${hex(event.flags)}, answer ${hex(event.ret)}`;
+    case 'invalidateStart':
+    case 'invalidateEnd': {
+      const what = event.kind === 'invalidateStart' ? 'begins' : 'ends';
+      return `invalidation ${invalidationText(event.type)} ${what}: ${hex(event.start)}-${hex(event.last)}`;
+    }
+    default:
+      return memoryText(event);
+  }
+}
+
+/** The argument as the kernel read it and, where the call changed it, as it was afterwards. */
+function ioctlText(event: IoctlEvent, judged: Judged | undefined): string {
+  const kind = judged?.kind ?? 'unknown';
+  const before = formatCall(kind, event.request, event.arg, event.memIn);
+  const after = event.memOut.length === 0 ? before : formatCall(kind, event.request, event.arg, event.memOut);
+  const changed = after === before ? '' : ` => ${after.slice(after.indexOf(' ') + 1)}`;
+  return `ioctl(${event.fd}, ${before}${changed})`;
+}
+
+type MemoryEvent = Extract<Event, { kind: 'mmap' | 'munmap' | 'mprotect' | 'mremap' | 'madvise' | 'brk' }>;
+
+function memoryText(event: MemoryEvent): string {
+  const at = hex(event.addr);
+  switch (event.kind) {
+    case 'mmap': {
+      const file = event.fd < 0 ? '' : `, ${fdText(event.fd, event.path)}, ${hex(event.offset)}`;
+      const how = `${protText(event.prot)}, ${mapFlagsText(event.flags)}${file}`;
+      return `mmap(${event.addr === 0 ? 'NULL' : at}, ${hex(event.lengthBytes)}, ${how})`;
+    }
+    case 'munmap':
+      return `munmap(${at}, ${hex(event.lengthBytes)})`;
+    case 'mprotect':
+      return `mprotect(${at}, ${hex(event.lengthBytes)}, ${protText(event.prot)})`;
+    case 'madvise':
+      return `madvise(${at}, ${hex(event.lengthBytes)}, ${adviceText(event.advice)})`;
+    case 'brk':
+      return `brk(${event.addr === 0 ? 'NULL' : at})`;
+    case 'mremap': {
+      const fixed = (event.flags & 2) !== 0 ? `, ${hex(event.newAddr)}` : '';
+      const sizes = `${hex(event.oldLengthBytes)}, ${hex(event.newLengthBytes)}`;
+      return `mremap(${at}, ${sizes}, ${mremapFlagsText(event.flags)}${fixed})`;
+    }
+  }
+}
+
+const SHOWN_BYTES = 16;
+
+function ioText(event: Extract<Event, { kind: 'io' }>): string {
+  const shown = event.data.slice(0, Math.min(SHOWN_BYTES, event.data.length)).toHex();
+  const data = event.data.length === 0 ? '' : `, ${shown}${event.data.length > SHOWN_BYTES ? '…' : ''}`;
+  const offset = event.offset === null ? '' : `, offset ${hex(event.offset)}`;
+  return `${event.call}(${fdText(event.fd, event.path)}${data}, ${numberText(event.lengthBytes)} bytes${offset})`;
+}
+
+function prlimitText(event: Extract<Event, { kind: 'prlimit' }>): string {
+  const limits = (name: string, soft: U64 | null, hard: U64 | null): string =>
+    soft === null && hard === null ? '' : `, ${name} ${limitText(soft)}/${limitText(hard)}`;
+  const set = limits('new', event.newSoft, event.newHard);
+  const was = limits('old', event.oldSoft, event.oldHard);
+  return `prlimit(${event.targetPid}, ${rlimitText(event.resource)}${set}${was})`;
+}
+
+function limitText(value: U64 | null): string {
+  return value === null ? '?' : value === 0xffff_ffff_ffff_ffffn ? 'unlimited' : String(value);
+}

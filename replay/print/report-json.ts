@@ -1,0 +1,87 @@
+import type { Counts } from '../tally.js';
+import type { Report } from '../report.js';
+
+/**
+ * The object of `check --json`; docs/JSON.md is its manual. Order and meaning of the fields are stable. New
+ * fields may come, at the end.
+ */
+export interface ReportJson {
+  readonly trace: string;
+  readonly format: string;
+  readonly events: number;
+  readonly skippedLines: number;
+  readonly calls: Counts;
+  readonly byCall: Readonly<Record<string, Counts>>;
+  readonly divergences: readonly DivergenceJson[];
+  readonly findings: readonly FindingJson[];
+  readonly diagnostics: readonly { readonly code: string; readonly line: number; readonly message: string }[];
+  readonly stateHash: string;
+  /** Only where the replay was stopped before the end. */
+  readonly interrupted?: true;
+  /** Only where more was found than is listed: how many there are in all. */
+  readonly truncated?: { readonly divergences: number; readonly findings: number };
+}
+
+export interface DivergenceJson {
+  readonly seq: number;
+  readonly line: number;
+  readonly call: string;
+  readonly predicted: Readonly<Record<string, string | number>>;
+  readonly recorded: Readonly<Record<string, string | number>>;
+  readonly rule: string;
+  readonly reason: string;
+  readonly file?: string;
+}
+
+export interface FindingJson {
+  readonly invariant: string;
+  readonly severity: string;
+  readonly seq: number;
+  readonly line: number;
+  readonly message: string;
+  readonly causes: readonly number[];
+  readonly advice: string;
+  readonly file?: string;
+}
+
+export function reportJson(report: Report): ReportJson {
+  const fileOf = (index: number): { file?: string } =>
+    report.info.files.length > 1 ? { file: report.info.files[index] ?? '' } : {};
+  const cut = report.divergenceCount > report.divergences.length || report.findingCount > report.findings.length;
+  return {
+    trace: report.trace,
+    format: report.info.format,
+    events: report.events,
+    skippedLines: report.skippedLines,
+    calls: countsJson(report.calls),
+    byCall: Object.fromEntries(Object.entries(report.byCall).map(([call, counts]) => [call, countsJson(counts)])),
+    divergences: report.divergences.map((d) => ({
+      seq: d.seq,
+      line: d.line,
+      call: d.call,
+      predicted: d.predicted,
+      recorded: d.recorded,
+      rule: d.rule,
+      reason: d.reason,
+      ...fileOf(d.file),
+    })),
+    findings: report.findings.map((f) => ({
+      invariant: f.invariant,
+      severity: f.severity,
+      seq: f.seq,
+      line: f.line,
+      message: f.message,
+      causes: f.causes,
+      advice: f.advice,
+      ...fileOf(f.file),
+    })),
+    diagnostics: report.diagnostics.map(({ code, line, message }) => ({ code, line, message })),
+    stateHash: report.stateHash,
+    ...(report.interrupted ? { interrupted: true as const } : {}),
+    ...(cut ? { truncated: { divergences: report.divergenceCount, findings: report.findingCount } } : {}),
+  };
+}
+
+function countsJson({ total, match, diverge, learned, unknown }: Readonly<Counts>): Counts {
+  return { total, match, diverge, learned, unknown };
+}
