@@ -1,0 +1,23 @@
+import { writeTape } from '../../traces/tape/writer.js';
+import { counted, printable } from '../print/style.js';
+import { TraceSource } from '../source.js';
+import { complain, EXIT, type Io } from './io.js';
+
+export interface ImportArgs {
+  /** Files of one recording. */
+  readonly paths: readonly string[];
+  readonly out: string;
+}
+
+/** `import`: writes a recording of any format to a tape. What was wrong with the input goes to stderr. */
+export async function importToTape(args: ImportArgs, io: Io): Promise<number> {
+  const source = new TraceSource(args.paths, { rereadable: false, signal: io.signal });
+  const recording = await source.open();
+  const { events, bytes } = await writeTape(args.out, recording);
+  for (const diagnostic of recording.diagnostics) await complain(io, diagnostic);
+  const skipped = recording.skippedLines > 0 ? `, ${counted(recording.skippedLines, 'line')} skipped` : '';
+  await io.stdout.line(
+    `${printable(args.out)}: ${counted(events, 'event')} from ${printable(source.name)}, ${counted(bytes, 'byte')}${skipped}`,
+  );
+  return io.signal.aborted ? EXIT.interrupted : EXIT.nothingFound;
+}
