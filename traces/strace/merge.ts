@@ -38,7 +38,8 @@ export async function* mergeFiles(files: readonly OpenFile[], state: { startNs: 
       yield batch;
       batch = [];
     }
-    await source.advance();
+    const loading = source.advance();
+    if (loading !== undefined) await loading;
     queue.firstChanged();
   }
   if (batch.length > 0) yield batch;
