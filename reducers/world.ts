@@ -4,7 +4,7 @@ import type { Bytes } from '../core/bytes.js';
 import type { FdTable, OpenFile, Process } from './files/state.js';
 import type { AddressSpace } from './memory/state.js';
 import type { GapTree } from './iommufd/gaps.js';
-import type { Ioas, IommufdContext } from './iommufd/state.js';
+import type { Ioas, IommufdContext, TestDmaBuf } from './iommufd/state.js';
 import type { MigrationFile, VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
 import type { Mirror } from './hmm/state.js';
 
@@ -36,6 +36,8 @@ export interface World {
   readonly ioases: OrderedMap<number, Ioas>;
   /** Index of the free IOVA ranges of an IOAS; only where the kernel was asked to choose an IOVA. */
   readonly ioasGaps: OrderedMap<number, GapTree>;
+  /** The kernel's test dma-bufs, by open file id. */
+  readonly dmaBufs: OrderedMap<number, TestDmaBuf>;
   readonly containers: OrderedMap<number, VfioContainer>;
   readonly groups: OrderedMap<number, VfioGroup>;
   readonly devices: OrderedMap<string, VfioDevice>;
@@ -57,6 +59,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'iommufds',
   'ioases',
   'ioasGaps',
+  'dmaBufs',
   'containers',
   'groups',
   'devices',

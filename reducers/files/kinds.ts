@@ -10,6 +10,7 @@ const ANONYMOUS: ReadonlyMap<string, FileKind> = new Map<string, FileKind>([
   ['[eventfd]', 'eventfd'],
   ['[iommufd-pgfault]', 'iommufd-fault'],
   ['[iommufd-viommu-event]', 'iommufd-veventq'],
+  ['[iommufd_test_staccess]', 'iommufd-access'],
   ['pds_vfio_lm', 'vfio-migration'],
 ]);
 

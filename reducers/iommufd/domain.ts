@@ -3,8 +3,8 @@ import type { Interval } from '../../core/interval.js';
 import { add, fromBig, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 import { ioasByKey, patchIoas, patchObject, typedObject } from './context.js';
-import { PAGE, checkAlignment, hardwareUnknown, reserveIova, unreserve } from './iopt.js';
-import { pinArea } from './pages.js';
+import { PAGE, checkAlignment, hardwareUnknown, replaceArea, reserveIova, unreserve } from './iopt.js';
+import { byteAt, forgetPins, pinSlice, rememberPins } from './pages.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { DomainTraits, Ioas } from './state.js';
 
@@ -115,10 +115,27 @@ function dropUnknownHardware(tx: Tx, ioasKey: number, key: string): void {
 function fillFirst(tx: Tx, ioas: Ioas): Refusal | undefined {
   if (ioas.hwpts.length > 0) return undefined;
   for (const area of ioas.areas.values()) {
-    const refused = pinArea(tx, area);
+    const refused = pinSlice(tx, area.pages, area.startByte, byteAt(area, area.last));
     if (refused !== undefined) return refused;
   }
+  pinAll(tx, ioas);
   return undefined;
+}
+
+function pinAll(tx: Tx, ioas: Ioas): void {
+  for (const area of [...ioas.areas.values()]) {
+    const pin = rememberPins(tx, ioas.id, area);
+    if (pin !== area.pin) replaceArea(tx, ioas.id, { ...area, pin });
+  }
+}
+
+/** The last domain is gone: no area is pinned by one any more. */
+function unpinAll(tx: Tx, ioas: Ioas): void {
+  for (const area of [...ioas.areas.values()]) {
+    if (area.pin === 0) continue;
+    forgetPins(tx, area);
+    replaceArea(tx, ioas.id, { ...area, pin: 0 });
+  }
 }
 
 /** Takes a domain out of an IOAS (`iopt_table_remove_domain`), after it left the list of HWPTs. */
@@ -126,6 +143,8 @@ export function removeDomain(tx: Tx, ioasKey: number, hwptId: number, traits: Do
   unreserve(tx, ioasKey, `hwpt:${hwptId}`);
   if (traits.aperture === null) dropUnknownHardware(tx, ioasKey, traits.owner);
   recalculateAlignment(tx, ioasKey);
+  const ioas = ioasByKey(tx, ioasKey);
+  if (ioas.hwpts.length === 0) unpinAll(tx, ioas);
 }
 
 /** Sets the alignment to what domains, accesses and page mode ask for (`iopt_calculate_iova_alignment`). */

@@ -5,7 +5,7 @@ import { forgetPins } from './pages.js';
 /** Forgets an IOAS record with all its areas. */
 export function dropIoas(tx: Tx, ioasKey: number): void {
   const ioas = ioasByKey(tx, ioasKey);
-  if (ioas.hwpts.length > 0) for (const area of ioas.areas.values()) forgetPins(tx, ioasKey, area);
+  if (ioas.hwpts.length > 0) for (const area of ioas.areas.values()) forgetPins(tx, area);
   tx.world.ioases.delete(ioasKey);
   tx.world.ioasGaps.delete(ioasKey);
 }

@@ -1,15 +1,28 @@
-import { add, alignDown, sub, type U64 } from '../../core/u64.js';
+import { add, alignDown, lengthOf, sub, type U64 } from '../../core/u64.js';
+import { probePin } from '../memory/pin.js';
+import { pinAdd, pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
-import type { Refusal } from './rules.js';
-import type { Area, IoPages } from './state.js';
 import { PAGE } from './iopt.js';
+import { type Refusal, type Rule, notKnown, refusal } from './rules.js';
+import type { Area, IoPages } from './state.js';
 
 /**
  * The memory behind areas (drivers/iommu/iommufd/pages.c).
  *
  * Pages are pinned while a domain maps them or an access holds them, and then for as long as one of both does, whatever
  * becomes of the user's mapping. An IOAS without domains pins nothing: MAP there accepts any address.
+ * Memory mapped by address belongs to the address space of the caller of MAP; it cannot be pinned any more once that
+ * process is gone. A file must be a memory file (memfd, tmpfs, hugetlbfs) and long enough.
  */
+export const PAGES_RULES: readonly Rule[] = [
+  { id: 'pages.fault', errno: 'EFAULT', text: 'the memory is not mapped, or not with the rights that are needed' },
+  { id: 'pages.file-kind', errno: 'EINVAL', text: 'the file is no memory file' },
+  { id: 'pages.file-size', errno: 'EINVAL', text: 'the range passes the end of the file' },
+];
+
+const FAULT = refusal('EFAULT', 'pages.fault');
+const FILE_KIND = refusal('EINVAL', 'pages.file-kind');
+const FILE_SIZE = refusal('EINVAL', 'pages.file-size');
 
 /** First byte of the memory of an area. */
 export function areaAddress(area: Area): U64 {
@@ -21,22 +34,69 @@ export function byteAt(area: Area, iova: U64): U64 {
   return add(area.startByte, sub(iova, area.start));
 }
 
-/** Whole pages of `pages` from one byte to another, as addresses in the memory. */
-export function pageRange(pages: IoPages, firstByte: U64, lastByte: U64): { start: U64; last: U64 } {
-  return {
-    start: add(pages.base, alignDown(firstByte, PAGE)),
-    last: add(add(pages.base, alignDown(lastByte, PAGE)), PAGE - 1),
-  };
-}
-
 /** Whether the pages of a slice can be pinned now (`pfn_reader_user_pin`); undefined when they can. */
-export function pinSlice(_tx: Tx, _pages: IoPages, _firstByte: U64, _lastByte: U64): Refusal | undefined {
-  return undefined;
+export function pinSlice(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64): Refusal | undefined {
+  switch (pages.kind) {
+    case 'user':
+      return probe(tx, pages, firstByte, lastByte, pages.writable, true);
+    case 'file':
+      return probeFile(tx, pages, lastByte);
+    case 'dmabuf':
+      return undefined;
+  }
 }
 
-export function pinArea(tx: Tx, area: Area): Refusal | undefined {
-  return pinSlice(tx, area.pages, area.startByte, byteAt(area, area.last));
+/** Whether the CPU of the process itself can copy to or from a slice. */
+export function touchSlice(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64, write: boolean): Refusal | undefined {
+  return probe(tx, pages, firstByte, lastByte, write, false);
 }
 
-/** Takes the pins of an area out of the index of live DMA mappings. */
-export function forgetPins(_tx: Tx, _ioasKey: number, _area: Area): void {}
+function probe(
+  tx: Tx,
+  pages: IoPages,
+  firstByte: U64,
+  lastByte: U64,
+  write: boolean,
+  longterm: boolean,
+): Refusal | undefined {
+  const start = add(pages.base, alignDown(firstByte, PAGE));
+  const answer = probePin(tx, pages.space, start, add(pages.base, lastByte), {
+    write,
+    longterm,
+    pfnmapOk: !longterm,
+  });
+  if (answer.kind === 'ok') return undefined;
+  return answer.kind === 'fault' ? FAULT : notKnown(answer.why);
+}
+
+/** A memory file has any page below its size (`memfd_pin_folios`); pages are whole, so the last one must be all inside. */
+function probeFile(tx: Tx, pages: IoPages, lastByte: U64): Refusal | undefined {
+  const file = tx.world.files.get(pages.file);
+  if (file === undefined) return undefined;
+  if (file.kind !== 'memfd') {
+    const memory = file.path.startsWith('/dev/shm/') || file.path.startsWith('/dev/hugepages/');
+    if (!memory)
+      return file.kind === 'unknown' || file.kind === 'other' ? notKnown('a file of unknown kind') : FILE_KIND;
+  }
+  if (file.sizeBytes === null) return undefined;
+  const last = add(add(pages.base, alignDown(lastByte, PAGE)), PAGE - 1);
+  return last >= file.sizeBytes ? FILE_SIZE : undefined;
+}
+
+/** Puts an area into the index of DMA mappings by user address; gives the entry's id for the area to keep. */
+export function rememberPins(tx: Tx, ioasKey: number, area: Area): number {
+  if (area.pages.kind !== 'user' || area.pin !== 0) return area.pin;
+  const start = areaAddress(area);
+  return pinAdd(tx, area.pages.space, {
+    start,
+    last: add(start, sub(lengthOf(area.start, area.last), 1)),
+    owner: `ioas:${ioasKey}`,
+    key: area.start,
+    since: area.since,
+  });
+}
+
+/** Takes an area out of the index. */
+export function forgetPins(tx: Tx, area: Area): void {
+  if (area.pin !== 0) pinRemove(tx, area.pages.space, area.pin);
+}

@@ -287,5 +287,17 @@ export interface Area extends Interval {
   readonly accesses: number;
   /** How many of those forbid unmapping. */
   readonly locks: number;
+  /** Its entry in the index of DMA mappings by user address (memory/pins.ts); 0 when it has none. */
+  readonly pin: number;
   readonly since: number;
+}
+
+/** A dma-buf of the self-tests. */
+export interface TestDmaBuf {
+  /** Id of its open file. */
+  readonly id: number;
+  readonly lengthBytes: number;
+  readonly revoked: boolean;
+  /** Pages with an id up to this lost their memory. */
+  readonly revokedPagesBefore: number;
 }

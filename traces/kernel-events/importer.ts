@@ -23,9 +23,7 @@ import { ReorderWindow } from './reorder.js';
  */
 export const WINDOW_RECORDS = 4096;
 const WINDOW_BYTES = 16 << 20;
-/** A batch of giant lines is handed over before it is full. */
-const BATCH_CHARS = 8 << 20;
-const MAX_PENDING_CALLS = 1 << 13;
+const MAX_PENDING_CALLS = 1 << 16;
 const MAX_TASKS = 1 << 16;
 
 const CLONE_VM_VFORK = 0x4100;
@@ -58,7 +56,6 @@ export class KernelEventRecording implements Recording {
   readonly #pending = new Map<number, Pending>();
   readonly #tasks = new Map<number, Task>();
   #batch: Event[] = [];
-  #batchChars = 0;
   #seq = 0;
   #skipped = 0;
   /** The clock of the first line; times in the window are relative to it. */
@@ -91,10 +88,8 @@ export class KernelEventRecording implements Recording {
     let failure: unknown;
     try {
       for await (const lines of textLines(this.#source)) {
-        for (const line of lines) {
-          this.#line(line);
-          if (this.#batchIsDue) yield* this.#handOver();
-        }
+        for (const line of lines) this.#line(line);
+        yield* this.#full();
       }
     } catch (error) {
       // A damaged gzip: what came before is still worth its events.
@@ -103,25 +98,22 @@ export class KernelEventRecording implements Recording {
     }
     for (let next = this.#window.take(true); next !== undefined; next = this.#window.take(true)) {
       this.#emit(next);
-      if (this.#batchIsDue) yield* this.#handOver();
+      if (this.#batch.length >= BATCH_EVENTS) yield* this.#full();
     }
     for (const pending of this.#pending.values()) this.#abandon(pending);
     this.#pending.clear();
-    yield* this.#handOver();
+    yield* this.#full();
+    if (this.#batch.length > 0) yield this.#batch;
+    this.#batch = [];
     if (failure !== undefined) throw failure;
   }
 
-  get #batchIsDue(): boolean {
-    return this.#batch.length >= BATCH_EVENTS || this.#batchChars >= BATCH_CHARS;
-  }
-
-  /** Hands over all events; more than a batch where one line pushed many out of the window. */
-  *#handOver(): Generator<EventBatch> {
-    const events = this.#batch;
-    this.#batch = [];
-    this.#batchChars = 0;
-    if (events.length > 0 && events.length <= BATCH_EVENTS) yield events;
-    else for (let at = 0; at < events.length; at += BATCH_EVENTS) yield events.slice(at, at + BATCH_EVENTS);
+  *#full(): Generator<EventBatch> {
+    while (this.#batch.length >= BATCH_EVENTS) {
+      const batch = this.#batch;
+      this.#batch = batch.length > BATCH_EVENTS ? batch.splice(BATCH_EVENTS) : [];
+      yield batch;
+    }
   }
 
   #line({ text, line, last, tooLong }: TextLine): void {
@@ -139,7 +131,6 @@ export class KernelEventRecording implements Recording {
       const message = `more than ${WINDOW_RECORDS} events late`;
       this.#log.add('IOT111', message, this.#file, line, json.indexOf('"ts"') + 1);
     }
-    this.#batchChars += json.length;
     this.#observe(record);
     this.#window.push(tsNs, json.length, { tsNs, record });
     for (let due = this.#window.take(false); due !== undefined; due = this.#window.take(false)) this.#emit(due);

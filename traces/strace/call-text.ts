@@ -127,7 +127,7 @@ export function readResult(tail: string): Result | 'range' | undefined {
 }
 
 function failure(number: string, rest: string, injected: boolean): Result {
-  const named = /^ (E[A-Z0-9_]+)(?= |$)/.exec(rest)?.[1];
+  const named = /^ (E[A-Z0-9_]+)\b/.exec(rest)?.[1];
   const numbered = /^ \(errno ([0-9]{1,4})\)/.exec(rest)?.[1];
   let errno = '';
   if (named !== undefined) errno = canonical(named);

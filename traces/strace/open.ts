@@ -2,7 +2,7 @@ import type { EventBatch, RecordingInfo } from '../../core/event.js';
 import { DiagnosticLog } from '../diagnostic-log.js';
 import type { Input } from '../input/chunks.js';
 import type { Recording } from '../recording.js';
-import { mergeFiles, type OpenFile } from './merge.js';
+import { mergeFiles } from './merge.js';
 import { type ParserOptions, StraceParser } from './parser.js';
 
 export interface StraceOptions {
@@ -14,6 +14,13 @@ export interface StraceOptions {
 
 /** One of the files that `strace -ff -o FILE` writes: FILE.PID, perhaps gzipped. */
 const PER_THREAD = /\.([0-9]{1,9})(?:\.gz)?$/;
+
+/** A file while it is read: its parser, and its events one batch after the other. */
+export interface OpenFile {
+  readonly parser: StraceParser;
+  /** The next events, or undefined at the end. Never empty. */
+  next(): Promise<EventBatch | undefined>;
+}
 
 /**
  * Reads strace text of any flags: one file, or several that are one recording (`-ff`).

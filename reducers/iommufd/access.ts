@@ -1,0 +1,266 @@
+import { rangeAt } from '../../core/interval.js';
+import { add, lastOf, min, modPow2, type U64 } from '../../core/u64.js';
+import type { Event } from '../../core/event.js';
+import type { OpenFile } from '../files/state.js';
+import type { Tx } from '../tx.js';
+import {
+  addUsers,
+  contextOf,
+  dropObject,
+  ioasByKey,
+  ioasOfObject,
+  nextObjectId,
+  patchContext,
+  patchIoas,
+  patchObject,
+  putObject,
+  takeId,
+  typedObject,
+} from './context.js';
+import { recalculateAlignment } from './domain.js';
+import { PAGE, replaceArea } from './iopt.js';
+import { byteAt, pinSlice, touchSlice } from './pages.js';
+import { type Refusal, type Rule, notKnown, refusal } from './rules.js';
+import { releaseContextIfDone } from './teardown.js';
+import type { AccessItem, AccessObject, Area, Ioas } from './state.js';
+
+/**
+ * In-kernel users of an IOAS (`struct iommufd_access`, drivers/iommu/iommufd/device.c): mediated devices, HW queues
+ * and the self-tests read, write or pin its memory through areas, without a domain.
+ *
+ * An access is attached to one IOAS at a time, keeps it alive and imposes its alignment on it. Pages that it pinned
+ * are items; each counts in every area that it touches. Before an area goes, each access is asked to let
+ * go of what it has there; a HW queue's access is not asked, its areas are locked.
+ */
+export const ACCESS_RULES: readonly Rule[] = [
+  { id: 'access.length', errno: 'EINVAL', text: 'the length is 0' },
+  { id: 'access.overflow', errno: 'EOVERFLOW', text: 'IOVA and length pass 2^64' },
+  { id: 'access.detached', errno: 'ENOENT', text: 'the access is attached to no IOAS' },
+  { id: 'access.aligned', errno: 'EINVAL', text: 'areas that meet inside a page cannot be pinned' },
+  { id: 'access.rights', errno: 'EPERM', text: 'an area may not be read, or written, by devices' },
+  { id: 'access.memory-rights', errno: 'EPERM', text: 'the memory was mapped read-only' },
+  { id: 'access.dma-buf', errno: 'EINVAL', text: 'an area shows a dma-buf, which the CPU does not touch' },
+  { id: 'access.gap', errno: 'ENOENT', text: 'areas do not cover the range' },
+];
+
+const NO_LENGTH = refusal('EINVAL', 'access.length');
+const OVERFLOW = refusal('EOVERFLOW', 'access.overflow');
+const DETACHED = refusal('ENOENT', 'access.detached');
+const UNALIGNED = refusal('EINVAL', 'access.aligned');
+const NO_RIGHTS = refusal('EPERM', 'access.rights');
+const MEMORY_RIGHTS = refusal('EPERM', 'access.memory-rights');
+const DMA_BUF = refusal('EINVAL', 'access.dma-buf');
+const GAP = refusal('ENOENT', 'access.gap');
+
+/** Makes an access that is attached to nothing. One that user space drives keeps the context alive. */
+export function makeAccess(tx: Tx, contextId: number, alignment: number, internal: boolean, seq: number): AccessObject {
+  const id = nextObjectId(tx, contextId);
+  takeId(tx, contextId, id);
+  const access: AccessObject = {
+    type: 'access',
+    id,
+    users: 1,
+    since: seq,
+    ioas: 0,
+    alignment,
+    internal,
+    nextItem: 0,
+    items: Object.freeze([]),
+  };
+  putObject(tx, contextId, access);
+  if (!internal) patchContext(tx, contextId, { holders: contextOf(tx, contextId).holders + 1 });
+  return access;
+}
+
+/** Moves an access to another IOAS, by object id, or to none with 0 (`iommufd_access_change_ioas`). */
+export function changeAccessIoas(tx: Tx, contextId: number, accessId: number, ioasId: number): Refusal | undefined {
+  const access = typedObject(tx, contextId, accessId, 'access') as AccessObject;
+  if (access.ioas === ioasId) return undefined;
+  if (ioasId !== 0) {
+    const ioas = ioasOfObject(tx, contextId, ioasId);
+    patchIoas(tx, ioas.id, { accesses: Object.freeze([...ioas.accesses, accessId]) });
+    const refused = recalculateAlignment(tx, ioas.id);
+    if (refused !== undefined) {
+      patchIoas(tx, ioas.id, { accesses: ioas.accesses });
+      return refused;
+    }
+    addUsers(tx, contextId, ioasId, 1);
+  }
+  if (access.ioas !== 0) {
+    const old = ioasOfObject(tx, contextId, access.ioas);
+    dropItems(tx, contextId, access, 0, 0xffff_ffff_ffff_fffen);
+    patchIoas(tx, old.id, { accesses: Object.freeze(old.accesses.filter((id) => id !== accessId)) });
+    recalculateAlignment(tx, old.id);
+    addUsers(tx, contextId, access.ioas, -1);
+  }
+  patchObject(tx, contextId, typedObject(tx, contextId, accessId, 'access') as AccessObject, { ioas: ioasId });
+  return undefined;
+}
+
+/** Ends an access: lets go of all pages, detaches, frees its id. */
+export function destroyAccess(tx: Tx, contextId: number, accessId: number): void {
+  const access = typedObject(tx, contextId, accessId, 'access');
+  if (access === undefined) return;
+  changeAccessIoas(tx, contextId, accessId, 0);
+  dropObject(tx, contextId, accessId);
+  if (access.internal) return;
+  patchContext(tx, contextId, { holders: contextOf(tx, contextId).holders - 1 });
+  releaseContextIfDone(tx, contextId);
+}
+
+/** The file of a self-test access is closed. */
+export function releaseAccess(tx: Tx, file: OpenFile, _event: Event): void {
+  const [contextId, accessId] = accessIds(file);
+  if (tx.world.iommufds.has(contextId)) destroyAccess(tx, contextId, accessId);
+}
+
+/** Context and object id that an access's (or event queue's) file stands for. */
+export function accessIds(file: OpenFile): [contextId: number, objectId: number] {
+  const at = file.objectKey.indexOf('/');
+  return at < 0 ? [0, 0] : [Number(file.objectKey.slice(0, at)), Number(file.objectKey.slice(at + 1))];
+}
+
+// ---- pinning ------------------------------------------------------------------------------------------------
+
+interface Part {
+  readonly area: Area;
+  readonly start: U64;
+  readonly last: U64;
+}
+
+/** The areas under a range and how much of each; undefined when they leave a gap. Unfinished parts are in `parts`. */
+function cover(ioas: Ioas, iova: U64, last: U64, parts: Part[]): boolean {
+  let at = iova;
+  for (;;) {
+    const area = rangeAt(ioas.areas, at);
+    if (area === undefined) return false;
+    parts.push({ area, start: at, last: min(last, area.last) });
+    if (area.last >= last) return true;
+    at = add(area.last, 1);
+  }
+}
+
+function gap(ioas: Ioas): Refusal {
+  return ioas.unknownSince < 0 ? GAP : notKnown(`mappings unknown since event ${ioas.unknownSince}`);
+}
+
+function rangeOf(access: AccessObject, iova: U64, length: U64): U64 | Refusal {
+  if (length === 0) return NO_LENGTH;
+  const last = lastOf(iova, length);
+  if (last === undefined) return OVERFLOW;
+  return access.ioas === 0 ? DETACHED : last;
+}
+
+/** Whether an access may pin a range (`iommufd_access_pin_pages`); undefined when it may. */
+export function refusePin(
+  tx: Tx,
+  contextId: number,
+  access: AccessObject,
+  iova: U64,
+  length: U64,
+  write: boolean,
+): Refusal | undefined {
+  const last = rangeOf(access, iova, length);
+  if (typeof last === 'object') return last;
+  const ioas = ioasOfObject(tx, contextId, access.ioas);
+  const parts: Part[] = [];
+  const covered = cover(ioas, iova, last, parts);
+  for (const part of parts) {
+    const refused = refusePart(tx, ioas, part, last, write);
+    if (refused !== undefined) return refused;
+  }
+  return covered ? undefined : gap(ioas);
+}
+
+function refusePart(tx: Tx, ioas: Ioas, part: Part, last: U64, write: boolean): Refusal | undefined {
+  const { area } = part;
+  if (modPow2(byteAt(area, part.start), PAGE) !== 0) return UNALIGNED;
+  if (area.last < last && modPow2(byteAt(area, area.last), PAGE) !== PAGE - 1) return UNALIGNED;
+  if ((area.prot & (write ? 2 : 1)) === 0) return NO_RIGHTS;
+  if (write && !area.pages.writable) return MEMORY_RIGHTS;
+  if (area.pages.kind === 'dmabuf') return DMA_BUF;
+  if (ioas.hwpts.length > 0) return undefined;
+  return pinSlice(tx, area.pages, byteAt(area, part.start), byteAt(area, part.last));
+}
+
+/** Counts pinned pages in, or with -1 out of, the areas that they touch. */
+export function countPins(tx: Tx, ioasKey: number, iova: U64, last: U64, by: 1 | -1, lock: boolean): void {
+  const parts: Part[] = [];
+  cover(ioasByKey(tx, ioasKey), iova, last, parts);
+  for (const { area } of parts) {
+    const locks = area.locks + (lock ? by : 0);
+    replaceArea(tx, ioasKey, { ...area, accesses: Math.max(0, area.accesses + by), locks: Math.max(0, locks) });
+  }
+}
+
+/** Keeps pinned pages as an item of a self-test access; gives the item's id. */
+export function addItem(tx: Tx, contextId: number, access: AccessObject, iova: U64, last: U64): number {
+  const id = access.nextItem;
+  const item: AccessItem = Object.freeze({ id, start: iova, last });
+  countPins(tx, ioasOfObject(tx, contextId, access.ioas).id, iova, last, 1, false);
+  patchObject(tx, contextId, access, { items: Object.freeze([...access.items, item]), nextItem: id + 1 });
+  return id;
+}
+
+/** Lets go of one item; false when there is none of that id. */
+export function dropItem(tx: Tx, contextId: number, access: AccessObject, id: number): boolean {
+  const item = access.items.find((candidate) => candidate.id === id);
+  if (item === undefined) return false;
+  countPins(tx, ioasOfObject(tx, contextId, access.ioas).id, item.start, item.last, -1, false);
+  patchObject(tx, contextId, access, { items: Object.freeze(access.items.filter((other) => other !== item)) });
+  return true;
+}
+
+function dropItems(tx: Tx, contextId: number, access: AccessObject, start: U64, last: U64): void {
+  const gone = access.items.filter((item) => item.start <= last && item.last >= start);
+  if (gone.length === 0) return;
+  const ioasKey = ioasOfObject(tx, contextId, access.ioas).id;
+  for (const item of gone) countPins(tx, ioasKey, item.start, item.last, -1, false);
+  patchObject(tx, contextId, access, { items: Object.freeze(access.items.filter((item) => !gone.includes(item))) });
+}
+
+/** Asks all accesses of an IOAS to let go of a range (`iommufd_access_notify_unmap`). */
+export function notifyUnmap(tx: Tx, ioasKey: number, start: U64, last: U64): void {
+  const { accesses, context } = ioasByKey(tx, ioasKey);
+  for (const id of accesses) {
+    const access = typedObject(tx, context, id, 'access');
+    if (access !== undefined && !access.internal) dropItems(tx, context, access, start, last);
+  }
+}
+
+// ---- reading and writing ------------------------------------------------------------------------------------
+
+/** Whether an access may copy to or from a range with the CPU (`iommufd_access_rw`); undefined when it may. */
+export function refuseReadWrite(
+  tx: Tx,
+  contextId: number,
+  access: AccessObject,
+  iova: U64,
+  length: U64,
+  write: boolean,
+  slow: boolean,
+  currentSpace: number,
+): Refusal | undefined {
+  const last = rangeOf(access, iova, length);
+  if (typeof last === 'object') return last;
+  const ioas = ioasOfObject(tx, contextId, access.ioas);
+  const parts: Part[] = [];
+  const covered = cover(ioas, iova, last, parts);
+  for (const { area, start, last: end } of parts) {
+    if ((area.prot & (write ? 2 : 1)) === 0) return NO_RIGHTS;
+    if (write && !area.pages.writable) return MEMORY_RIGHTS;
+    if (area.pages.kind === 'dmabuf') return DMA_BUF;
+    const first = byteAt(area, start);
+    const lastByte = byteAt(area, end);
+    const remote = slow || area.pages.space !== currentSpace;
+    // What is pinned is read through the page frames, whatever became of the address.
+    const pinned = ioas.hwpts.length > 0 && (remote || area.pages.kind === 'file');
+    if (pinned) continue;
+    const refused =
+      remote || area.pages.kind === 'file'
+        ? pinSlice(tx, area.pages, first, lastByte)
+        : touchSlice(tx, area.pages, first, lastByte, write);
+    if (refused !== undefined) return refused;
+  }
+  return covered ? undefined : gap(ioas);
+}

@@ -1,0 +1,88 @@
+import type { Call } from '../call.js';
+import type { Tx } from '../tx.js';
+import { detachDevice, unbindDevice } from './attach.js';
+import {
+  addUsers,
+  contextOf,
+  dropObject,
+  missing,
+  objectOf,
+  patchContext,
+  patchObject,
+  typedObject,
+} from './context.js';
+import { destroyNestedHwpt, destroyPagingHwpt } from './hwpt-object.js';
+import { dropIoas } from './ioas-object.js';
+import type { Rule } from './rules.js';
+import type { IommuObject } from './state.js';
+import { destroyHwQueue } from './hw-queue-object.js';
+import { destroyVdevice } from './viommu-object.js';
+
+/**
+ * IOMMU_DESTROY (drivers/iommu/iommufd/main.c): an object goes by its id when nothing uses it. Bound devices and
+ * accesses have their driver as a user, event queues their file, so they are always busy here.
+ */
+export const DESTROY_RULES: readonly Rule[] = [
+  { id: 'destroy.object', errno: 'ENOENT', text: 'no object has the id' },
+  { id: 'destroy.busy', errno: 'EBUSY', text: 'something uses the object' },
+  { id: 'destroy.ok', errno: '', text: 'the object goes and its id is free' },
+];
+
+export function destroy(call: Call): void {
+  const id = call.struct.u32(4);
+  const contextId = call.file.object;
+  const object = objectOf(call.tx, contextId, id);
+  if (object === undefined) {
+    missing(call, contextId, 'destroy.object');
+    return;
+  }
+  if (object.users > 0 && call.fail('EBUSY', 'destroy.busy')) return;
+  if (call.succeed('destroy.ok')) destroyObject(call.tx, contextId, object);
+}
+
+/** Takes an object apart that has no users. */
+export function destroyObject(tx: Tx, contextId: number, object: IommuObject): void {
+  switch (object.type) {
+    case 'ioas':
+      if (contextOf(tx, contextId).vfioIoas === object.id) patchContext(tx, contextId, { vfioIoas: 0 });
+      dropIoas(tx, object.ioas);
+      dropObject(tx, contextId, object.id);
+      return;
+    case 'hwpt-paging':
+      destroyPagingHwpt(tx, contextId, object);
+      return;
+    case 'hwpt-nested':
+      destroyNestedHwpt(tx, contextId, object);
+      return;
+    case 'selftest':
+      detachDevice(tx, contextId, object.device);
+      unbindDevice(tx, contextId, object.device);
+      dropObject(tx, contextId, object.id);
+      return;
+    case 'vdevice':
+      destroyVdevice(tx, contextId, object, false);
+      return;
+    case 'viommu':
+      addUsers(tx, contextId, object.hwpt, -1);
+      if (object.mmapOffset !== 0) tx.openTable(tx.world.iommufds, contextId, 'mmaps').delete(object.mmapOffset);
+      dropObject(tx, contextId, object.id);
+      return;
+    case 'hw-queue':
+      destroyHwQueue(tx, contextId, object);
+      return;
+    case 'veventq': {
+      const viommu = typedObject(tx, contextId, object.viommu, 'viommu');
+      if (viommu !== undefined)
+        patchObject(tx, contextId, viommu, {
+          users: viommu.users - 1,
+          veventqs: Object.freeze(viommu.veventqs.filter((other) => other !== object.id)),
+        });
+      dropObject(tx, contextId, object.id);
+      return;
+    }
+    case 'fault':
+    case 'device':
+    case 'access':
+      dropObject(tx, contextId, object.id);
+  }
+}

@@ -1,0 +1,261 @@
+import { Bytes, putU32 } from '../../core/bytes.js';
+import type { Event } from '../../core/event.js';
+import type { Call } from '../call.js';
+import { installFd, predictNewFd } from '../files/fds.js';
+import type { FileKind, OpenFile } from '../files/state.js';
+import type { Tx } from '../tx.js';
+import { accessIds } from './access.js';
+import {
+  contextOf,
+  handOut,
+  lookup,
+  nextObjectId,
+  patchContext,
+  patchObject,
+  putObject,
+  recorded32,
+  takeId,
+  typedObject,
+} from './context.js';
+import type { Rule } from './rules.js';
+import type { FaultGroup, FaultQueue, VeventQueue, Vevent } from './state.js';
+import { releaseContextIfDone } from './teardown.js';
+
+/**
+ * FAULT_QUEUE_ALLOC, VEVENTQ_ALLOC and the files that they make (drivers/iommu/iommufd/eventq.c).
+ *
+ * Each queue is an object and a file; the file uses the object and keeps the context alive. A reader of a fault queue
+ * gets whole page requests, 40 bytes each, with a cookie from 1 on (the lowest that is free); a writer answers
+ * cookies. A vIOMMU's queue numbers its events; when `depth` of them wait, one header at the end says that
+ * some were lost.
+ */
+export const EVENTQ_RULES: readonly Rule[] = [
+  { id: 'fault-alloc.flags', errno: 'EOPNOTSUPP', text: 'a flag is set' },
+  { id: 'fault-alloc.ok', errno: '', text: 'a queue and its file are made' },
+  { id: 'veventq-alloc.flags', errno: 'EOPNOTSUPP', text: 'a flag or the reserved field is set, or the type is 0' },
+  { id: 'veventq-alloc.depth', errno: 'EINVAL', text: 'the depth is 0 or more than 2^19' },
+  { id: 'veventq-alloc.viommu', errno: 'ENOENT', text: 'no vIOMMU has the id' },
+  { id: 'veventq-alloc.taken', errno: 'EEXIST', text: 'the vIOMMU has a queue of the type' },
+  { id: 'veventq-alloc.ok', errno: '', text: 'a queue and its file are made' },
+  { id: 'fault-read.size', errno: 'ESPIPE', text: 'the count is no multiple of a page request' },
+  { id: 'fault-read.room', errno: 'EINVAL', text: 'the first group does not fit' },
+  { id: 'fault-read.ok', errno: '', text: 'page requests that fit are read' },
+  { id: 'fault-write.size', errno: 'ESPIPE', text: 'the count is no multiple of an answer' },
+  { id: 'fault-write.code', errno: 'EINVAL', text: 'the answer is neither success nor invalid' },
+  { id: 'fault-write.cookie', errno: 'EINVAL', text: 'no request has the cookie' },
+  { id: 'fault-write.ok', errno: '', text: 'requests are answered' },
+  { id: 'vevent-read.size', errno: 'EINVAL', text: 'the count is shorter than a header' },
+  { id: 'vevent-read.room', errno: 'EINVAL', text: 'the first event does not fit' },
+  { id: 'vevent-read.ok', errno: '', text: 'events that fit are read' },
+];
+
+const O_RDWR = 2;
+const MAX_DEPTH = 1 << 19;
+
+/** Predicts the new fd at `offset` and makes its file; nothing where the recording shows failure. */
+export function handOutFd(call: Call, offset: number, field: string, kind: FileKind, path: string, key: string): void {
+  const predicted = predictNewFd(call.tx, call.process);
+  if (predicted !== undefined) call.out32(offset, predicted, field);
+  else {
+    const at = typeof call.arg === 'number' ? call.arg + offset : BigInt(call.arg) + BigInt(offset);
+    call.outUnknown(at, 4, 'fds were opened outside of the recording');
+  }
+  const fd = recorded32(call, offset) ?? predicted;
+  if (fd === undefined || fd > 0x7fff_ffff) return;
+  const made = { kind, path, objectKey: key, flags: O_RDWR, complete: true, cloexec: true };
+  installFd(call.tx, call.process, fd, made, call.event);
+}
+
+function hold(tx: Tx, contextId: number, by: 1 | -1): void {
+  patchContext(tx, contextId, { holders: contextOf(tx, contextId).holders + by });
+}
+
+export function faultQueueAlloc(call: Call): void {
+  if (call.struct.u32(4) !== 0 && call.fail('EOPNOTSUPP', 'fault-alloc.flags')) return;
+  if (!call.succeed('fault-alloc.ok')) return;
+  const contextId = call.file.object;
+  const id = handOut(call, nextObjectId(call.tx, contextId), 8, 'out_fault_id');
+  takeId(call.tx, contextId, id);
+  const none = Object.freeze([]);
+  putObject(call.tx, contextId, {
+    type: 'fault',
+    id,
+    users: 1,
+    since: call.event.seq,
+    deliver: none,
+    pending: none,
+  });
+  hold(call.tx, contextId, 1);
+  handOutFd(call, 12, 'out_fault_fd', 'iommufd-fault', 'anon_inode:[iommufd-pgfault]', `${contextId}/${id}`);
+}
+
+export function veventqAlloc(call: Call): void {
+  const s = call.struct;
+  const { tx } = call;
+  const contextId = call.file.object;
+  const type = s.u32(12);
+  if ((s.u32(4) !== 0 || s.u32(28) !== 0 || type === 0) && call.fail('EOPNOTSUPP', 'veventq-alloc.flags')) return;
+  const depth = s.u32(16);
+  if ((depth === 0 || depth > MAX_DEPTH) && call.fail('EINVAL', 'veventq-alloc.depth')) return;
+  const viommu = lookup(call, s.u32(8), 'viommu', 'veventq-alloc.viommu');
+  if (viommu === undefined) return;
+  const taken = viommu.veventqs.some((id) => typedObject(tx, contextId, id, 'veventq')?.queueType === type);
+  if (taken && call.fail('EEXIST', 'veventq-alloc.taken')) return;
+  if (!call.succeed('veventq-alloc.ok')) return;
+  const id = handOut(call, nextObjectId(tx, contextId), 20, 'out_veventq_id');
+  takeId(tx, contextId, id);
+  putObject(tx, contextId, {
+    type: 'veventq',
+    id,
+    users: 1,
+    since: call.event.seq,
+    viommu: viommu.id,
+    queueType: type,
+    depth,
+    sequence: 0,
+    eventCount: 0,
+    deliver: Object.freeze([]),
+  });
+  patchObject(tx, contextId, viommu, {
+    users: viommu.users + 1,
+    veventqs: Object.freeze([...viommu.veventqs, id]),
+  });
+  hold(tx, contextId, 1);
+  const path = 'anon_inode:[iommufd-viommu-event]';
+  handOutFd(call, 24, 'out_veventq_fd', 'iommufd-veventq', path, `${contextId}/${id}`);
+}
+
+/** The file of a queue is closed: it no longer uses the object. */
+export function releaseEventq(tx: Tx, file: OpenFile, _event: Event): void {
+  const [contextId, id] = accessIds(file);
+  const context = tx.world.iommufds.get(contextId);
+  const queue = context?.objects.get(id);
+  if (queue === undefined || (queue.type !== 'fault' && queue.type !== 'veventq')) return;
+  patchObject(tx, contextId, queue, { users: queue.users - 1 });
+  hold(tx, contextId, -1);
+  releaseContextIfDone(tx, contextId);
+}
+
+// ---- page requests ------------------------------------------------------------------------------------------
+
+const FAULT_BYTES = 40;
+const FAULT_COOKIE = 36;
+const RESPONSE_BYTES = 8;
+
+export function faultIo(call: Call): void {
+  const [contextId, id] = accessIds(call.file);
+  const queue = typedObject(call.tx, contextId, id, 'fault');
+  if (queue === undefined || call.event.kind !== 'io') {
+    call.unknown('the fault queue was made outside of the recording');
+    return;
+  }
+  const count = Number(call.event.lengthBytes);
+  if (call.event.call.includes('read')) readFaults(call, contextId, queue, count);
+  else writeAnswers(call, contextId, queue, count);
+}
+
+function lowestCookie(pending: readonly FaultGroup[]): number {
+  let cookie = 1;
+  while (pending.some((group) => group.cookie === cookie)) cookie++;
+  return cookie;
+}
+
+function readFaults(call: Call, contextId: number, queue: FaultQueue, count: number): void {
+  if (count % FAULT_BYTES !== 0 && call.fail('ESPIPE', 'fault-read.size')) return;
+  const fits = Math.min(Math.floor(count / FAULT_BYTES), queue.deliver.length);
+  if (fits === 0 && queue.deliver.length > 0 && call.fail('EINVAL', 'fault-read.room')) return;
+  if (!call.succeed('fault-read.ok', fits * FAULT_BYTES)) return;
+  let pending = queue.pending;
+  for (const group of queue.deliver.slice(0, fits)) {
+    const cookie = lowestCookie(pending);
+    pending = [...pending, Object.freeze({ ...group, cookie })];
+  }
+  patchObject(call.tx, contextId, queue, {
+    deliver: Object.freeze(queue.deliver.slice(fits)),
+    pending: Object.freeze(pending),
+  });
+  tellFaults(call, pending.slice(pending.length - fits));
+}
+
+function tellFaults(call: Call, groups: readonly FaultGroup[]): void {
+  if (call.event.kind !== 'io' || call.event.addr === null) return;
+  const bytes = new Uint8Array(groups.length * FAULT_BYTES);
+  groups.forEach((group, index) => {
+    group.message.copyTo(bytes, index * FAULT_BYTES);
+    putU32(bytes, index * FAULT_BYTES + FAULT_COOKIE, group.cookie);
+  });
+  if (bytes.length > 0) call.outBytes(call.event.addr, new Bytes(bytes), 'buf');
+}
+
+function writeAnswers(call: Call, contextId: number, queue: FaultQueue, count: number): void {
+  if (count % RESPONSE_BYTES !== 0 && call.fail('ESPIPE', 'fault-write.size')) return;
+  let pending = queue.pending;
+  let done = 0;
+  let rule = '';
+  for (; done < count; done += RESPONSE_BYTES) {
+    if (!call.struct.has(done, RESPONSE_BYTES)) {
+      call.unknown('the answers were not recorded');
+      return;
+    }
+    const cookie = call.struct.u32(done);
+    if (call.struct.u32(done + 4) > 1) rule = 'fault-write.code';
+    else if (!pending.some((group) => group.cookie === cookie)) rule = 'fault-write.cookie';
+    if (rule !== '') break;
+    pending = pending.filter((group) => group.cookie !== cookie);
+  }
+  if (done === 0 && rule !== '') {
+    call.fail('EINVAL', rule);
+    return;
+  }
+  if (call.succeed('fault-write.ok', done)) patchObject(call.tx, contextId, queue, { pending: Object.freeze(pending) });
+}
+
+// ---- vIOMMU events ------------------------------------------------------------------------------------------
+
+const HEADER_BYTES = 8;
+const FLAG_LOST = 1;
+
+/** Adds an event to a queue; a full one gets, or moves to its end, the header of lost events. */
+export function reportVevent(tx: Tx, contextId: number, queue: VeventQueue, data: Bytes): void {
+  const lost = queue.eventCount === queue.depth;
+  const event: Vevent = Object.freeze({ lost, sequence: queue.sequence, data: lost ? Bytes.EMPTY : data });
+  const last = queue.deliver[queue.deliver.length - 1];
+  const kept = last?.lost ? queue.deliver.slice(0, -1) : queue.deliver;
+  patchObject(tx, contextId, queue, {
+    deliver: Object.freeze([...kept, event]),
+    sequence: (queue.sequence + 1) & 0x7fff_ffff,
+    eventCount: queue.eventCount + (lost ? 0 : 1),
+  });
+}
+
+export function veventIo(call: Call): void {
+  const [contextId, id] = accessIds(call.file);
+  const queue = typedObject(call.tx, contextId, id, 'veventq');
+  if (queue === undefined || call.event.kind !== 'io' || !call.event.call.includes('read')) {
+    call.unknown('the event queue was made outside of the recording');
+    return;
+  }
+  const room = Number(call.event.lengthBytes);
+  if (room < HEADER_BYTES && call.fail('EINVAL', 'vevent-read.size')) return;
+  const bytes = new Uint8Array(Math.min(room, queue.deliver.length * 64 + HEADER_BYTES));
+  let done = 0;
+  let taken = 0;
+  let events = 0;
+  for (const event of queue.deliver) {
+    const size = HEADER_BYTES + event.data.length;
+    if (done + size > room || done + size > bytes.length) break;
+    putU32(bytes, done, event.lost ? FLAG_LOST : 0);
+    putU32(bytes, done + 4, event.sequence);
+    event.data.copyTo(bytes, done + HEADER_BYTES);
+    done += size;
+    taken++;
+    if (!event.lost) events++;
+  }
+  if (done === 0 && queue.deliver.length > 0 && call.fail('EINVAL', 'vevent-read.room')) return;
+  if (!call.succeed('vevent-read.ok', done)) return;
+  patchObject(call.tx, contextId, queue, {
+    deliver: Object.freeze(queue.deliver.slice(taken)),
+    eventCount: queue.eventCount - events,
+  });
+  if (done > 0 && call.event.addr !== null) call.outBytes(call.event.addr, new Bytes(bytes, 0, done), 'buf');
+}

@@ -1,0 +1,95 @@
+import { Bytes, putU32 } from '../../core/bytes.js';
+import { add } from '../../core/u64.js';
+import type { Call } from '../call.js';
+import { lookup } from './context.js';
+import type { Rule } from './rules.js';
+import type { BoundDevice } from './state.js';
+
+/**
+ * GET_HW_INFO (drivers/iommu/iommufd/device.c): what the IOMMU of a bound device can do.
+ *
+ * The driver's struct is copied as far as the caller's buffer goes, the rest of the buffer is zeroed, and the full
+ * length is told. Of real hardware all of this is learned once per device; the mock device's is known.
+ */
+export const HW_INFO_RULES: readonly Rule[] = [
+  { id: 'hw-info.flags', errno: 'EOPNOTSUPP', text: 'an unknown flag is set' },
+  { id: 'hw-info.reserved', errno: 'EOPNOTSUPP', text: 'a reserved byte is not 0' },
+  { id: 'hw-info.device', errno: 'ENOENT', text: 'no device has the id' },
+  { id: 'hw-info.type', errno: 'EOPNOTSUPP', text: 'the driver has no data of the type asked for' },
+  { id: 'hw-info.fault', errno: 'EFAULT', text: 'the buffer cannot be written' },
+  { id: 'hw-info.ok', errno: '', text: 'the data is told' },
+];
+
+const INPUT_TYPE = 1;
+const TYPE_DEFAULT = 0;
+const TYPE_SELFTEST = 0xfeedbeef;
+const SELFTEST_BYTES = 8;
+const SELFTEST_REGISTER = 0xdeadbeef;
+const CAP_DIRTY_TRACKING = 1;
+const CAP_NO_ATS = 8;
+const PASID_BITS = 20;
+
+const OUT_DATA_LENGTH = 12;
+const OUT_DATA_TYPE = 24;
+const OUT_MAX_PASID_LOG2 = 28;
+const OUT_CAPABILITIES = 32;
+
+export function getHwInfo(call: Call): void {
+  const s = call.struct;
+  const flags = s.u32(4);
+  if ((flags & ~INPUT_TYPE) !== 0 && call.fail('EOPNOTSUPP', 'hw-info.flags')) return;
+  if ((s.u8(29) | s.u8(30) | s.u8(31)) !== 0 && call.fail('EOPNOTSUPP', 'hw-info.reserved')) return;
+  const device = lookup(call, s.u32(8), 'device', 'hw-info.device');
+  if (device === undefined) return;
+  const type = flags & INPUT_TYPE ? s.u32(24) : TYPE_DEFAULT;
+  if (device.mock !== null) mockInfo(call, device, type);
+  else realInfo(call, device, type);
+}
+
+function mockInfo(call: Call, device: BoundDevice, type: number): void {
+  const s = call.struct;
+  if (type !== TYPE_DEFAULT && type !== TYPE_SELFTEST && call.fail('EOPNOTSUPP', 'hw-info.type')) return;
+  const room = s.u32(OUT_DATA_LENGTH);
+  const buffer = s.u64(16);
+  if (room > 0 && buffer < 4096 && call.fail('EFAULT', 'hw-info.fault')) return;
+  if (!call.succeed('hw-info.ok')) return;
+  const data = new Uint8Array(SELFTEST_BYTES);
+  putU32(data, 4, SELFTEST_REGISTER);
+  writeData(call, new Bytes(data), room);
+  call.out32(OUT_DATA_LENGTH, SELFTEST_BYTES, 'data_len');
+  call.out32(OUT_DATA_TYPE, TYPE_SELFTEST, 'out_data_type');
+  const pasidLog2 = device.mock?.pasid ? PASID_BITS : 0;
+  call.outBytes(add(call.arg, OUT_MAX_PASID_LOG2), new Bytes(Uint8Array.of(pasidLog2)), 'out_max_pasid_log2');
+  if (call.extentBytes >= OUT_CAPABILITIES + 8)
+    call.out64(OUT_CAPABILITIES, (device.mock?.noDirty ? 0 : CAP_DIRTY_TRACKING) | CAP_NO_ATS, 'out_capabilities');
+}
+
+/** The driver's bytes, cut to the room, then zeroes as far as the recording can show them. */
+function writeData(call: Call, data: Bytes, room: number): void {
+  const buffer = call.struct.u64(16);
+  const copied = Math.min(room, data.length);
+  if (copied > 0) call.outBytes(buffer, data.slice(0, copied), 'data_uptr');
+  const shown = call.memOut.find((note) => note.addr === buffer)?.bytes.length ?? 0;
+  const zeroed = Math.min(room, shown) - copied;
+  if (zeroed > 0) call.outBytes(add(buffer, copied), new Bytes(new Uint8Array(zeroed)), 'data_uptr');
+}
+
+function realInfo(call: Call, device: BoundDevice, type: number): void {
+  const key = `iommu/${device.key}`;
+  // A driver that does not know a type refuses it: the recording of this machine has to show which it knows.
+  if (type !== TYPE_DEFAULT) call.unknown('not modelled: types of data that this IOMMU knows');
+  if (!call.succeed('hw-info.ok')) return;
+  const room = call.struct.u32(OUT_DATA_LENGTH);
+  const full = call.learn32(OUT_DATA_LENGTH, `${key}/hw_info_bytes`, 'data_len');
+  call.learn32(OUT_DATA_TYPE, `${key}/hw_info_type`, 'out_data_type');
+  call.learnBytes(add(call.arg, OUT_MAX_PASID_LOG2), 1, `${key}/max_pasid_log2`, 'out_max_pasid_log2');
+  if (call.extentBytes >= OUT_CAPABILITIES + 8)
+    call.learn64(OUT_CAPABILITIES, `${key}/capabilities`, 'out_capabilities');
+  const copied = Math.min(room, full ?? 0);
+  if (copied > 0) call.learnBytes(call.struct.u64(16), copied, `${key}/hw_info/${copied}`, 'data_uptr');
+  const buffer = call.struct.u64(16);
+  const shownBytes = call.memOut.find((note) => note.addr === buffer)?.bytes.length ?? 0;
+  const zeroed = Math.min(room, shownBytes) - copied;
+  if (full !== undefined && zeroed > 0)
+    call.outBytes(add(buffer, copied), new Bytes(new Uint8Array(zeroed)), 'data_uptr');
+}

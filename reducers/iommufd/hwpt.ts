@@ -1,0 +1,230 @@
+import { Bytes } from '../../core/bytes.js';
+import type { Call } from '../call.js';
+import { MOCK_OWNER, mockTraits } from '../devices/mock-domain.js';
+import {
+  addUsers,
+  handOut,
+  lookup,
+  missing,
+  nextObjectId,
+  objectOf,
+  putObject,
+  takeId,
+  typedObject,
+} from './context.js';
+import { realTraits } from './domain.js';
+import { destroyNestedHwpt, destroyPagingHwpt, makePagingHwpt, setFault } from './hwpt-object.js';
+import type { Rule } from './rules.js';
+import type { BoundDevice, DomainTraits, IoasObject, NestedHwpt, PagingHwpt, Viommu } from './state.js';
+import { readUserData } from './user-data.js';
+
+/**
+ * HWPT_ALLOC (drivers/iommu/iommufd/hw_pagetable.c, and for mock devices selftest.c).
+ *
+ * What is made depends on the object that `pt_id` names: of an IOAS a paging HWPT, filled with its areas; of a paging
+ * HWPT that may be a parent, or of a vIOMMU, a nested one. The driver looks at flags and data after the core did. The
+ * fault queue is looked up last, when the domain is already part of the IOAS.
+ * What real IOMMUs say to flags and data is not known unless GET_HW_INFO told.
+ */
+export const HWPT_RULES: readonly Rule[] = [
+  { id: 'hwpt-alloc.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
+  { id: 'hwpt-alloc.data', errno: 'EINVAL', text: 'data without a type, or a type without data' },
+  { id: 'hwpt-alloc.device', errno: 'ENOENT', text: 'no device has the id' },
+  { id: 'hwpt-alloc.parent', errno: 'EINVAL', text: 'no object has the parent id' },
+  { id: 'hwpt-alloc.parent-type', errno: 'EINVAL', text: 'the parent is no IOAS, paging HWPT or vIOMMU' },
+  { id: 'hwpt-alloc.flags', errno: 'EOPNOTSUPP', text: 'a flag is unknown here' },
+  { id: 'hwpt-alloc.dirty', errno: 'EOPNOTSUPP', text: 'the device does not track dirty pages' },
+  { id: 'hwpt-alloc.fault-parent', errno: 'EOPNOTSUPP', text: 'a nest parent cannot have a fault queue' },
+  { id: 'hwpt-alloc.data-type', errno: 'EOPNOTSUPP', text: 'the driver does not know the type of data' },
+  { id: 'hwpt-alloc.data-size', errno: 'EINVAL', text: 'the data is shorter or longer than the driver takes' },
+  { id: 'hwpt-alloc.page-table', errno: 'EOPNOTSUPP', text: 'the mock driver has no such page table' },
+  { id: 'hwpt-alloc.nested-data', errno: 'EOPNOTSUPP', text: 'a nested HWPT needs data' },
+  { id: 'hwpt-alloc.no-nest-parent', errno: 'EINVAL', text: 'the parent was not made to be one' },
+  { id: 'hwpt-alloc.other-iommu', errno: 'EINVAL', text: 'the vIOMMU belongs to another IOMMU than the device' },
+  { id: 'hwpt-alloc.fault', errno: 'ENOENT', text: 'no fault queue has the id' },
+  { id: 'hwpt-alloc.ok', errno: '', text: 'the HWPT is made' },
+];
+
+const NEST_PARENT = 1;
+const DIRTY_TRACKING = 2;
+const FAULT_ID_VALID = 4;
+const PASID = 8;
+const DATA_NONE = 0;
+export const DATA_SELFTEST = 0xdead;
+
+export function hwptAlloc(call: Call): void {
+  const s = call.struct;
+  if (s.u32(20) !== 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.reserved')) return;
+  const dataLength = s.u32(28);
+  if ((s.u32(24) === DATA_NONE) !== (dataLength === 0) && call.fail('EINVAL', 'hwpt-alloc.data')) return;
+  const device = lookup(call, s.u32(8), 'device', 'hwpt-alloc.device');
+  if (device === undefined) return;
+  const parent = objectOf(call.tx, call.file.object, s.u32(12));
+  if (parent === undefined) {
+    missing(call, call.file.object, 'hwpt-alloc.parent', 'EINVAL');
+    return;
+  }
+  switch (parent.type) {
+    case 'ioas':
+      paging(call, device, parent);
+      return;
+    case 'hwpt-paging':
+      nested(call, device, parent);
+      return;
+    case 'viommu':
+      nested(call, device, parent);
+      return;
+    default:
+      call.fail('EINVAL', 'hwpt-alloc.parent-type');
+  }
+}
+
+// ---- paging -------------------------------------------------------------------------------------------------
+
+function paging(call: Call, device: BoundDevice, ioas: IoasObject): void {
+  const flags = call.struct.u32(4);
+  const contextId = call.file.object;
+  if ((flags & ~(NEST_PARENT | DIRTY_TRACKING | FAULT_ID_VALID | PASID)) !== 0) {
+    if (call.fail('EOPNOTSUPP', 'hwpt-alloc.flags')) return;
+  }
+  const domain = device.mock !== null ? mockPaging(call, device, flags) : realPaging(call, device, flags);
+  if (domain === undefined) return;
+  const made = makePagingHwpt(call.tx, {
+    contextId,
+    ioasId: ioas.id,
+    device,
+    domain,
+    auto: false,
+    nestParent: (flags & NEST_PARENT) !== 0,
+    pasidCompat: (flags & PASID) !== 0,
+    seq: call.event.seq,
+    attachPasid: -1,
+  });
+  if (!('type' in made)) {
+    if (made.unknown !== '') call.unknown(made.unknown);
+    else call.fail(made.errno, made.rule);
+    return;
+  }
+  finish(call, made, (hwpt) => destroyPagingHwpt(call.tx, contextId, hwpt as PagingHwpt));
+}
+
+/** The domain that the mock driver makes (`mock_domain_alloc_paging_flags`), or undefined after a failure. */
+function mockPaging(call: Call, device: BoundDevice, flags: number): DomainTraits | undefined {
+  const s = call.struct;
+  const dirty = (flags & DIRTY_TRACKING) !== 0;
+  if (dirty && device.mock?.noDirty && call.fail('EOPNOTSUPP', 'hwpt-alloc.dirty')) return undefined;
+  if (flags & FAULT_ID_VALID && flags & NEST_PARENT && call.fail('EOPNOTSUPP', 'hwpt-alloc.fault-parent'))
+    return undefined;
+  if (s.u32(28) === 0) return mockTraits(false, dirty);
+  if (s.u32(24) !== DATA_SELFTEST && call.fail('EOPNOTSUPP', 'hwpt-alloc.data-type')) return undefined;
+  const data = readUserData(call, s.u64(32), s.u32(28), 8, 4, 'hwpt-alloc.data-size');
+  if (data === undefined) {
+    call.unknown('payload not recorded');
+    return undefined;
+  }
+  if ('errno' in data) {
+    call.fail(data.errno, data.rule);
+    return undefined;
+  }
+  const pageTable = data.bytes.u32(4);
+  if (pageTable > 1 && call.fail('EOPNOTSUPP', 'hwpt-alloc.page-table')) return undefined;
+  return mockTraits(pageTable === 1, dirty);
+}
+
+const HW_CAP_DIRTY_TRACKING = 1;
+
+/** What is known of a real IOMMU: no flags always work, dirty tracking as GET_HW_INFO said. */
+function realPaging(call: Call, device: BoundDevice, flags: number): DomainTraits | undefined {
+  const dirty = (flags & DIRTY_TRACKING) !== 0;
+  if (dirty) {
+    const told = call.tx.world.facts.get(`iommu/${device.key}/capabilities`)?.value;
+    if (!(told instanceof Bytes)) call.unknown(`capabilities of ${device.key} not recorded yet`);
+    else if ((told.u32(0) & HW_CAP_DIRTY_TRACKING) === 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.dirty'))
+      return undefined;
+  }
+  if (flags & FAULT_ID_VALID && flags & NEST_PARENT && call.fail('EOPNOTSUPP', 'hwpt-alloc.fault-parent'))
+    return undefined;
+  if ((flags & (NEST_PARENT | PASID)) !== 0 || call.struct.u32(28) !== 0)
+    call.unknown('not modelled: what this IOMMU says to nesting, PASIDs and driver data');
+  return realTraits(call.tx, device.key, dirty);
+}
+
+// ---- nested -------------------------------------------------------------------------------------------------
+
+function nested(call: Call, device: BoundDevice, parent: PagingHwpt | Viommu): void {
+  const s = call.struct;
+  const flags = s.u32(4);
+  if (parent.type === 'viommu' && parent.owner !== ownerOf(device) && call.fail('EINVAL', 'hwpt-alloc.other-iommu'))
+    return;
+  if ((flags & ~(FAULT_ID_VALID | PASID)) !== 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.flags')) return;
+  if (s.u32(28) === 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.nested-data')) return;
+  if (parent.type === 'hwpt-paging') {
+    const usable = !parent.auto && parent.nestParent && parent.domain.owner === ownerOf(device);
+    if (!usable && call.fail('EINVAL', 'hwpt-alloc.no-nest-parent')) return;
+  }
+  const iotlb = device.mock !== null ? mockIotlb(call) : realNested(call);
+  if (iotlb === undefined) return;
+  const contextId = call.file.object;
+  const id = nextObjectId(call.tx, contextId);
+  takeId(call.tx, contextId, id);
+  const hwpt: NestedHwpt = {
+    type: 'hwpt-nested',
+    id,
+    users: 0,
+    since: call.event.seq,
+    parent: parent.type === 'viommu' ? parent.hwpt : parent.id,
+    viommu: parent.type === 'viommu' ? parent.id : 0,
+    owner: ownerOf(device),
+    pasidCompat: (flags & PASID) !== 0,
+    fault: 0,
+    iotlb,
+  };
+  putObject(call.tx, contextId, hwpt);
+  addUsers(call.tx, contextId, parent.id, 1);
+  finish(call, hwpt, (made) => destroyNestedHwpt(call.tx, contextId, made as NestedHwpt));
+}
+
+function ownerOf(device: BoundDevice): string {
+  return device.mock !== null ? MOCK_OWNER : device.key;
+}
+
+/** The IOTLB of a nested mock domain (`__mock_domain_alloc_nested`), or undefined after a failure. */
+function mockIotlb(call: Call): readonly number[] | undefined {
+  const s = call.struct;
+  if (s.u32(24) !== DATA_SELFTEST && call.fail('EOPNOTSUPP', 'hwpt-alloc.data-type')) return undefined;
+  const data = readUserData(call, s.u64(32), s.u32(28), 8, 4, 'hwpt-alloc.data-size');
+  if (data === undefined) {
+    call.unknown('payload not recorded');
+    return undefined;
+  }
+  if ('errno' in data) {
+    call.fail(data.errno, data.rule);
+    return undefined;
+  }
+  const value = data.bytes.u32(0);
+  return Object.freeze([value, value, value, value]);
+}
+
+function realNested(call: Call): readonly number[] | undefined {
+  return call.unknown('not modelled: nested domains of real IOMMUs') ? Object.freeze([]) : undefined;
+}
+
+// ---- the end that both share --------------------------------------------------------------------------------
+
+function finish(call: Call, made: PagingHwpt | NestedHwpt, undo: (hwpt: PagingHwpt | NestedHwpt) => void): void {
+  const contextId = call.file.object;
+  if (call.struct.u32(4) & FAULT_ID_VALID) {
+    const fault = typedObject(call.tx, contextId, call.struct.u32(40), 'fault');
+    if (fault === undefined && missing(call, contextId, 'hwpt-alloc.fault')) {
+      undo(made);
+      return;
+    }
+    if (fault !== undefined) setFault(call.tx, contextId, made, fault.id);
+  }
+  if (call.succeed('hwpt-alloc.ok')) {
+    handOut(call, made.id, 16, 'out_hwpt_id');
+    return;
+  }
+  const now = objectOf(call.tx, contextId, made.id);
+  if (now !== undefined) undo(now as PagingHwpt | NestedHwpt);
+}

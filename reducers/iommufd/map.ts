@@ -1,0 +1,374 @@
+import { firstOverlap, rangeAt } from '../../core/interval.js';
+import { add, addOverflows, lastOf, lengthOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
+import type { Call } from '../call.js';
+import type { Tx } from '../tx.js';
+import { notifyUnmap } from './access.js';
+import { fileForMap } from './map-file.js';
+import { contextOf, ioasByKey, lookupIoas, patchIoas } from './context.js';
+import { forgetDirty } from './dirty-state.js';
+import { PAGE, checkIova, chooseIova, deleteArea, insertArea, isRefusal } from './iopt.js';
+import { byteAt, forgetPins, pinSlice, rememberPins } from './pages.js';
+import type { Rule } from './rules.js';
+import type { Area, Ioas, IoPages } from './state.js';
+
+/**
+ * IOAS_MAP, MAP_FILE, COPY and UNMAP (drivers/iommu/iommufd/ioas.c, io_pagetable.c).
+ *
+ * The kernel's order for a new mapping: the fields of the struct; the IOAS; the memory (address plus length, not 0);
+ * then in the IOVA space the length, the place (given or chosen), the rights, the offset in the page; at last,
+ * if the IOAS has domains, the pages are pinned and mapped into each. A failure leaves nothing behind.
+ *
+ * COPY shares the memory of a gapless run of areas; each becomes an area of the destination.
+ * UNMAP takes whole areas only. It goes from the bottom up and stops at the first that it may not take, so a
+ * failing call may have unmapped some.
+ */
+export const MAP_RULES: readonly Rule[] = [
+  { id: 'map.flags', errno: 'EOPNOTSUPP', text: 'an unknown flag or the reserved field is set' },
+  { id: 'map.overflow', errno: 'EOVERFLOW', text: 'IOVA or length is 2^64 - 1' },
+  { id: 'map.no-access', errno: 'EINVAL', text: 'neither readable nor writable' },
+  { id: 'map.ioas', errno: 'ENOENT', text: 'no IOAS has the id' },
+  { id: 'map.memory-overflow', errno: 'EOVERFLOW', text: 'address and length pass 2^64' },
+  { id: 'map.memory-length', errno: 'EINVAL', text: 'the length is 0 or within a page of 2^64' },
+  { id: 'map.write', errno: 'EPERM', text: 'writable, and the memory was mapped read-only before' },
+  { id: 'map.page-offset', errno: 'EINVAL', text: 'the offset in the page is no multiple of the alignment' },
+  { id: 'map.ok', errno: '', text: 'an area is made' },
+  { id: 'copy.source', errno: 'ENOENT', text: 'no IOAS has the source id' },
+  { id: 'copy.length', errno: 'EINVAL', text: 'the length is 0' },
+  { id: 'copy.source-overflow', errno: 'EOVERFLOW', text: 'source IOVA and length pass 2^64' },
+  { id: 'copy.source-gap', errno: 'ENOENT', text: 'the source range is not covered by areas' },
+  { id: 'copy.ok', errno: '', text: 'the destination shares the memory' },
+  { id: 'unmap.ioas', errno: 'ENOENT', text: 'no IOAS has the id' },
+  { id: 'unmap.all', errno: '', text: 'all areas go' },
+  { id: 'unmap.overflow', errno: 'EOVERFLOW', text: 'IOVA, length or their sum passes 2^64 - 1' },
+  { id: 'unmap.length', errno: 'EINVAL', text: 'the length is 0' },
+  { id: 'unmap.locked', errno: 'EBUSY', text: 'a HW queue keeps an area' },
+  { id: 'unmap.part', errno: 'ENOENT', text: 'an area is only partly inside the range' },
+  { id: 'unmap.none', errno: 'ENOENT', text: 'no area is in the range' },
+  { id: 'unmap.ok', errno: '', text: 'all areas in the range go' },
+];
+
+const FIXED_IOVA = 1;
+const WRITEABLE = 2;
+const READABLE = 4;
+const ALL_FLAGS = FIXED_IOVA | WRITEABLE | READABLE;
+/** On kernels with the self-tests: the source IOVA of COPY means the n-th area. */
+const SYZ_FLAG = 0x1_0000;
+
+function protOf(flags: number): number {
+  return (flags & READABLE ? 1 : 0) | (flags & WRITEABLE ? 2 : 0);
+}
+
+/** A run of bytes of some memory that becomes one area. */
+export interface Slice {
+  readonly pages: IoPages;
+  readonly startByte: U64;
+  readonly length: U64;
+}
+
+/** Checks of flags and sizes that MAP and MAP_FILE share; true when the prediction is a failure. */
+function refuseFields(call: Call, reserved: number): boolean {
+  const s = call.struct;
+  const flags = s.u32(4);
+  if (((flags & ~ALL_FLAGS) !== 0 || reserved !== 0) && call.fail('EOPNOTSUPP', 'map.flags')) return true;
+  if ((s.u64(32) === U64_MAX || s.u64(24) === U64_MAX) && call.fail('EOVERFLOW', 'map.overflow')) return true;
+  return (flags & (WRITEABLE | READABLE)) === 0 && call.fail('EINVAL', 'map.no-access');
+}
+
+export function map(call: Call): void {
+  const s = call.struct;
+  if (refuseFields(call, s.u32(12))) return;
+  const ioas = lookupIoas(call, s.u32(8), 'map.ioas');
+  if (ioas === undefined) return;
+  const flags = s.u32(4);
+  const iova = mapUserMemory(call, ioas, s.u64(16), s.u64(24), s.u64(32), (flags & FIXED_IOVA) !== 0, protOf(flags));
+  if (iova !== undefined) call.out64(32, iova, 'iova');
+}
+
+/**
+ * Maps memory of the calling process; gives the IOVA, or undefined when nothing was mapped. Predicts.
+ * Shared with VFIO's MAP_DMA.
+ */
+export function mapUserMemory(
+  call: Call,
+  ioas: Ioas,
+  address: U64,
+  length: U64,
+  iova: U64,
+  fixed: boolean,
+  prot: number,
+): U64 | undefined {
+  if (addOverflows(address, length) && call.fail('EOVERFLOW', 'map.memory-overflow')) return undefined;
+  if ((length === 0 || length > sub(U64_MAX, PAGE)) && call.fail('EINVAL', 'map.memory-length')) return undefined;
+  const offset = modPow2(address, PAGE);
+  const pages: IoPages = Object.freeze({
+    id: call.tx.nextId('io-pages'),
+    kind: 'user',
+    space: call.process.space,
+    base: sub(address, offset),
+    file: 0,
+    pageCount: pagesIn(offset, length),
+    writable: (prot & 2) !== 0,
+  });
+  return place(call, ioas, [{ pages, startByte: offset, length }], length, iova, fixed, prot, 'map.ok');
+}
+
+export function pagesIn(offset: number, length: U64): U64 {
+  const bytes = add(add(length, offset), PAGE - 1);
+  return typeof bytes === 'number' ? Math.floor(bytes / PAGE) : BigInt(bytes) / 4096n;
+}
+
+export function mapFile(call: Call): void {
+  const s = call.struct;
+  if (refuseFields(call, 0)) return;
+  const ioas = lookupIoas(call, s.u32(8), 'map.ioas');
+  if (ioas === undefined) return;
+  const flags = s.u32(4);
+  const prot = protOf(flags);
+  const pages = fileForMap(call, s.s32(12), s.u64(16), s.u64(24), (prot & 2) !== 0);
+  if (pages === undefined) return;
+  const slice = { pages, startByte: modPow2(s.u64(16), PAGE), length: s.u64(24) };
+  const iova = place(call, ioas, [slice], slice.length, s.u64(32), (flags & FIXED_IOVA) !== 0, prot, 'map.ok');
+  if (iova !== undefined) call.out64(32, iova, 'iova');
+}
+
+/**
+ * Puts slices one after the other into the IOVA space (`iopt_map_pages`). Predicts; gives the IOVA when the areas
+ * were made.
+ */
+function place(
+  call: Call,
+  ioas: Ioas,
+  slices: readonly Slice[],
+  length: U64,
+  iova: U64,
+  fixed: boolean,
+  prot: number,
+  rule: string,
+): U64 | undefined {
+  if ((length === 0 || modPow2(length, ioas.alignment) !== 0) && call.fail('EINVAL', 'iova.length')) return undefined;
+  let at = iova;
+  if (fixed) {
+    const refused = checkIova(ioas, iova, length);
+    if (refused !== undefined) {
+      if (refused.unknown !== '') call.unknown(refused.unknown);
+      else if (call.fail(refused.errno, refused.rule)) return undefined;
+      if (!succeeded(call)) return undefined;
+    }
+  } else {
+    const first = slices[0] as Slice;
+    const chosen = chooseIova(call.tx, ioas, add(first.pages.base, first.startByte), length);
+    if (!isRefusal(chosen)) at = chosen;
+    else {
+      if (chosen.unknown !== '') call.unknown(chosen.unknown);
+      else if (call.fail(chosen.errno, chosen.rule)) return undefined;
+      if (!succeeded(call)) return undefined;
+      const told = recordedIova(call);
+      if (told === undefined) return undefined;
+      at = told;
+    }
+  }
+  if (refuseSlices(call, ioas, slices, prot)) return undefined;
+  if (!call.succeed(rule)) return undefined;
+  putSlices(call, ioas, slices, at, prot);
+  return at;
+}
+
+function succeeded(call: Call): boolean {
+  return call.recordedRet !== -1 && call.recordedRet !== null;
+}
+
+/** The IOVA that the recording shows where it could not be predicted. */
+function recordedIova(call: Call): U64 | undefined {
+  const note = call.memOut.find((candidate) => candidate.addr === call.arg);
+  const offset = call.name === 'IOMMU_IOAS_COPY' ? 24 : 32;
+  return note?.bytes.has(offset, 8) ? note.bytes.u64(offset) : undefined;
+}
+
+function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: number): boolean {
+  for (const slice of slices) {
+    if ((prot & 2) !== 0 && !slice.pages.writable && call.fail('EPERM', 'map.write')) return true;
+    if (modPow2(modPow2(slice.startByte, PAGE), ioas.alignment) !== 0 && call.fail('EINVAL', 'map.page-offset'))
+      return true;
+  }
+  if (ioas.hwpts.length === 0) return false;
+  for (const slice of slices) {
+    const refused = pinSlice(call.tx, slice.pages, slice.startByte, sub(add(slice.startByte, slice.length), 1));
+    if (refused === undefined) continue;
+    if (refused.unknown !== '') call.unknown(refused.unknown);
+    else if (call.fail(refused.errno, refused.rule)) return true;
+  }
+  return false;
+}
+
+function putSlices(call: Call, ioas: Ioas, slices: readonly Slice[], iova: U64, prot: number): void {
+  let at = iova;
+  for (const slice of slices) {
+    const last = lastOf(at, slice.length);
+    if (last === undefined) return;
+    // Only where the recording contradicts the model can something be in the way; it is then gone.
+    for (let old = firstOverlap(ioasByKey(call.tx, ioas.id).areas, at, last); old !== undefined; ) {
+      removeArea(call.tx, ioas.id, old);
+      old = firstOverlap(ioasByKey(call.tx, ioas.id).areas, at, last);
+    }
+    const made: Area = {
+      start: at,
+      last,
+      pages: slice.pages,
+      startByte: slice.startByte,
+      prot,
+      accesses: 0,
+      locks: 0,
+      pin: 0,
+      since: call.event.seq,
+    };
+    const pin = ioas.hwpts.length > 0 ? rememberPins(call.tx, ioas.id, made) : 0;
+    insertArea(call.tx, ioas.id, Object.freeze(pin === 0 ? made : { ...made, pin }));
+    if (last === U64_MAX) return;
+    at = add(last, 1);
+  }
+}
+
+// ---- COPY ---------------------------------------------------------------------------------------------------
+
+export function copy(call: Call): void {
+  const s = call.struct;
+  const flags = s.u32(4);
+  if ((flags & SYZ_FLAG) !== 0 && (flags & ~(ALL_FLAGS | SYZ_FLAG)) === 0) {
+    call.unknown('not modelled: the n-th area as a source');
+    return;
+  }
+  if ((flags & ~ALL_FLAGS) !== 0 && call.fail('EOPNOTSUPP', 'map.flags')) return;
+  const length = s.u64(16);
+  const iova = s.u64(24);
+  const from = s.u64(32);
+  if ((length === U64_MAX || from === U64_MAX || iova === U64_MAX) && call.fail('EOVERFLOW', 'map.overflow')) return;
+  if ((flags & (WRITEABLE | READABLE)) === 0 && call.fail('EINVAL', 'map.no-access')) return;
+  const source = lookupIoas(call, s.u32(12), 'copy.source');
+  if (source === undefined) return;
+  const slices = sourceSlices(call, source, from, length);
+  if (slices === undefined) return;
+  const destination = lookupIoas(call, s.u32(8), 'map.ioas');
+  if (destination === undefined) return;
+  const fixed = (flags & FIXED_IOVA) !== 0;
+  const at = place(call, destination, slices, length, iova, fixed, protOf(flags), 'copy.ok');
+  if (at !== undefined) call.out64(24, at, 'dst_iova');
+}
+
+/** The memory under a gapless range of areas (`iopt_get_pages`); undefined after a prediction was made. */
+function sourceSlices(call: Call, source: Ioas, from: U64, length: U64): Slice[] | undefined {
+  if (length === 0) {
+    call.fail('EINVAL', 'copy.length');
+    return undefined;
+  }
+  const last = lastOf(from, length);
+  if (last === undefined) {
+    call.fail('EOVERFLOW', 'copy.source-overflow');
+    return undefined;
+  }
+  const slices: Slice[] = [];
+  let at: U64 = from;
+  for (;;) {
+    const area = rangeAt(source.areas, at);
+    if (area === undefined) {
+      if (source.unknownSince < 0) call.fail('ENOENT', 'copy.source-gap');
+      else if (call.unknown(`mappings unknown since event ${source.unknownSince}`)) forgetDestination(call);
+      return undefined;
+    }
+    const end = min(last, area.last);
+    slices.push({ pages: area.pages, startByte: byteAt(area, at), length: lengthOf(at, end) });
+    if (area.last >= last) return slices;
+    at = add(area.last, 1);
+  }
+}
+
+/** A copy of memory that nobody knows: the destination has an area which nobody knows either. */
+function forgetDestination(call: Call): void {
+  const object = contextOf(call.tx, call.file.object).objects.get(call.struct.u32(8));
+  if (object?.type === 'ioas') patchIoas(call.tx, object.ioas, { unknownSince: call.event.seq });
+}
+
+// ---- UNMAP --------------------------------------------------------------------------------------------------
+
+export interface UnmapPlan {
+  /** What goes, also when the call then fails. */
+  readonly areas: readonly Area[];
+  readonly bytes: U64;
+  readonly errno: string;
+  readonly rule: string;
+  readonly unknown: string;
+}
+
+export function unmap(call: Call): void {
+  const s = call.struct;
+  const ioas = lookupIoas(call, s.u32(4), 'unmap.ioas');
+  if (ioas === undefined) return;
+  const iova = s.u64(8);
+  const length = s.u64(16);
+  const all = iova === 0 && length === U64_MAX;
+  if (!all && (iova === U64_MAX || length === U64_MAX) && call.fail('EOVERFLOW', 'unmap.overflow')) return;
+  if (length === 0 && call.fail('EINVAL', 'unmap.length')) return;
+  const last = all ? U64_MAX : lastOf(iova, length);
+  if (last === undefined) {
+    call.fail('EOVERFLOW', 'unmap.overflow');
+    return;
+  }
+  const plan = planUnmap(ioas, iova, last);
+  if (plan.unknown !== '') call.unknown(plan.unknown);
+  else if (plan.errno !== '') call.fail(plan.errno, plan.rule);
+  else if (!all && plan.areas.length === 0) call.fail('ENOENT', 'unmap.none');
+  else call.succeed(all ? 'unmap.all' : 'unmap.ok');
+  if (succeeded(call)) {
+    executeUnmap(call.tx, ioas.id, plan.areas);
+    if (plan.unknown === '') call.out64(16, plan.bytes, 'length');
+  } else if (call.recordedErrno === plan.errno) executeUnmap(call.tx, ioas.id, plan.areas);
+}
+
+/** What an unmap of a range takes and how it ends (`iopt_unmap_iova_range`), without doing it. */
+export function planUnmap(ioas: Ioas, start: U64, last: U64): UnmapPlan {
+  const areas: Area[] = [];
+  let bytes: U64 = 0;
+  let at = start;
+  let errno = '';
+  let rule = '';
+  let gap = false;
+  for (;;) {
+    const area = firstOverlap(ioas.areas, at, last);
+    if (area === undefined) {
+      gap = true;
+      break;
+    }
+    if (area.start > at) gap = true;
+    if (area.locks > 0) {
+      errno = 'EBUSY';
+      rule = 'unmap.locked';
+      break;
+    }
+    if (area.start < at || area.last > last) {
+      errno = 'ENOENT';
+      rule = 'unmap.part';
+      break;
+    }
+    areas.push(area);
+    bytes = add(bytes, lengthOf(area.start, area.last));
+    if (area.last >= last) break;
+    at = add(area.last, 1);
+  }
+  const unknown = ioas.unknownSince >= 0 && gap ? `mappings unknown since event ${ioas.unknownSince}` : '';
+  return { areas, bytes, errno, rule, unknown };
+}
+
+/** Takes areas away; accesses that hold pages of them let go first. */
+export function executeUnmap(tx: Tx, ioasKey: number, areas: readonly Area[]): void {
+  for (const area of areas) {
+    if (area.accesses > 0) notifyUnmap(tx, ioasKey, area.start, area.last);
+    removeArea(tx, ioasKey, area);
+  }
+}
+
+function removeArea(tx: Tx, ioasKey: number, area: Area): void {
+  const ioas = ioasByKey(tx, ioasKey);
+  deleteArea(tx, ioasKey, area);
+  if (ioas.hwpts.length === 0) return;
+  forgetPins(tx, area);
+  forgetDirty(tx, ioas, area);
+}

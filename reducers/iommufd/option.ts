@@ -1,0 +1,131 @@
+import type { U64 } from '../../core/u64.js';
+import type { Call } from '../call.js';
+import { contextOf, lookupIoas, patchContext, patchIoas } from './context.js';
+import { recalculateAlignment } from './domain.js';
+import { PAGE, checkAlignment } from './iopt.js';
+import type { Rule } from './rules.js';
+import type { Ioas, IoPages } from './state.js';
+
+/**
+ * IOMMU_OPTION and IOAS_CHANGE_PROCESS (drivers/iommu/iommufd/main.c, ioas.c).
+ *
+ * RLIMIT_MODE belongs to the context and can be set while it has no objects. HUGE_PAGES belongs to an IOAS: without
+ * huge pages everything is aligned to 4 KiB, and they cannot be turned off while a domain maps anything.
+ * CHANGE_PROCESS hands all file mappings to the calling process; memory mapped by address cannot be moved.
+ */
+export const OPTION_RULES: readonly Rule[] = [
+  { id: 'option.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
+  { id: 'option.id', errno: 'EOPNOTSUPP', text: 'no such option' },
+  { id: 'option.rlimit-object', errno: 'EOPNOTSUPP', text: 'RLIMIT_MODE names an object' },
+  { id: 'option.rlimit-busy', errno: 'EBUSY', text: 'the context has objects' },
+  { id: 'option.rlimit-value', errno: 'EINVAL', text: 'the mode is neither 0 nor 1' },
+  { id: 'option.ioas', errno: 'ENOENT', text: 'no IOAS has the id' },
+  { id: 'option.huge-in-use', errno: 'EINVAL', text: 'domains have areas mapped' },
+  { id: 'option.huge-value', errno: 'EINVAL', text: 'the value is neither 0 nor 1' },
+  { id: 'option.op', errno: 'EOPNOTSUPP', text: 'neither get nor set' },
+  { id: 'option.ok', errno: '', text: 'the value is told or set' },
+  { id: 'change-process.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
+  { id: 'change-process.user-memory', errno: 'EINVAL', text: 'an area maps memory by address' },
+  { id: 'change-process.ok', errno: '', text: 'all file mappings belong to the caller' },
+];
+
+const RLIMIT_MODE = 0;
+const HUGE_PAGES = 1;
+const OP_SET = 0;
+const OP_GET = 1;
+
+export function option(call: Call): void {
+  const s = call.struct;
+  if (s.u16(10) !== 0 && call.fail('EOPNOTSUPP', 'option.reserved')) return;
+  const op = s.u16(8);
+  const value = s.u64(16);
+  switch (s.u32(4)) {
+    case RLIMIT_MODE:
+      rlimitMode(call, op, value);
+      return;
+    case HUGE_PAGES: {
+      const ioas = lookupIoas(call, s.u32(12), 'option.ioas');
+      if (ioas !== undefined) hugePages(call, ioas, op, value);
+      return;
+    }
+    default:
+      call.fail('EOPNOTSUPP', 'option.id');
+  }
+}
+
+function rlimitMode(call: Call, op: number, value: U64): void {
+  if (call.struct.u32(12) !== 0 && call.fail('EOPNOTSUPP', 'option.rlimit-object')) return;
+  const context = contextOf(call.tx, call.file.object);
+  if (op === OP_GET) {
+    if (call.succeed('option.ok')) call.out64(16, context.accountMm ? 1 : 0, 'val64');
+    return;
+  }
+  if (op !== OP_SET) {
+    call.fail('EOPNOTSUPP', 'option.op');
+    return;
+  }
+  if (context.objects.size > 0 && call.fail('EBUSY', 'option.rlimit-busy')) return;
+  if (context.unknownSince >= 0) call.unknown(`objects unknown since event ${context.unknownSince}`);
+  if (value > 1 && call.fail('EINVAL', 'option.rlimit-value')) return;
+  if (call.succeed('option.ok')) patchContext(call.tx, context.id, { accountMm: value === 1 });
+}
+
+function hugePages(call: Call, ioas: Ioas, op: number, value: U64): void {
+  if (op === OP_GET) {
+    if (call.succeed('option.ok')) call.out64(16, ioas.noLargePages ? 0 : 1, 'val64');
+    return;
+  }
+  if (op !== OP_SET) {
+    call.fail('EOPNOTSUPP', 'option.op');
+    return;
+  }
+  if (value === 0) {
+    if (!refuseSmallPages(call, ioas) && call.succeed('option.ok')) setLargePages(call, ioas, false);
+  } else if (value === 1) {
+    if (call.succeed('option.ok')) setLargePages(call, ioas, true);
+  } else call.fail('EINVAL', 'option.huge-value');
+}
+
+/** Predicts a failure of `iopt_disable_large_pages`; true when the caller should stop. */
+export function refuseSmallPages(call: Call, ioas: Ioas): boolean {
+  if (ioas.noLargePages) return false;
+  if (ioas.hwpts.length > 0 && ioas.areas.size > 0) return call.fail('EINVAL', 'option.huge-in-use');
+  if (ioas.unknownSince >= 0) {
+    call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+    return false;
+  }
+  const refused = ioas.alignment < PAGE ? checkAlignment(ioas, PAGE) : undefined;
+  return refused !== undefined && call.fail(refused.errno, refused.rule);
+}
+
+export function setLargePages(call: Call, ioas: Ioas, large: boolean): void {
+  if (ioas.noLargePages === !large) return;
+  patchIoas(call.tx, ioas.id, { noLargePages: !large });
+  recalculateAlignment(call.tx, ioas.id);
+}
+
+export function changeProcess(call: Call): void {
+  if (call.struct.u32(4) !== 0 && call.fail('EOPNOTSUPP', 'change-process.reserved')) return;
+  const { tx } = call;
+  const keys: number[] = [];
+  for (const object of contextOf(tx, call.file.object).objects.values())
+    if (object.type === 'ioas') keys.push(object.ioas);
+  for (const key of keys) {
+    const ioas = tx.world.ioases.get(key) as Ioas;
+    if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+    for (const area of ioas.areas.values())
+      if (area.pages.kind !== 'file' && call.fail('EINVAL', 'change-process.user-memory')) return;
+  }
+  if (!call.succeed('change-process.ok')) return;
+  // Copies share their pages record: each is replaced once.
+  const moved = new Map<number, IoPages>();
+  for (const key of keys) {
+    const areas = [...(tx.world.ioases.get(key) as Ioas).areas.values()];
+    const table = tx.openTable(tx.world.ioases, key, 'areas');
+    for (const area of areas) {
+      const pages = moved.get(area.pages.id) ?? Object.freeze({ ...area.pages, space: call.process.space });
+      moved.set(pages.id, pages);
+      table.set(area.start, Object.freeze({ ...area, pages }));
+    }
+  }
+}
