@@ -1,6 +1,5 @@
-import { basename } from 'node:path';
 import type { JudgedEvent } from '../judged.js';
-import { eventText } from './event.js';
+import { eventText, shortPlaceOf } from './event.js';
 import { judgedText } from './report.js';
 import { printable, type Style } from './style.js';
 import { toPlain } from './values.js';
@@ -11,9 +10,10 @@ const TIME_COLUMNS = 11;
 
 /** One event on one line: number, place, time, thread, call with result, verdict with rule. */
 export function eventLine(files: readonly string[], each: JudgedEvent, style: Style): string {
-  const { seq, file, line, tsNs, tid } = each.event;
+  const { seq, tsNs, tid } = each.event;
   const { paint } = style;
-  const place = `${printable(basename(files[file] ?? '?'))}:${String(line).padEnd(LINE_COLUMNS)}`;
+  const name = shortPlaceOf(files, { ...each.event, line: 0 });
+  const place = printable(shortPlaceOf(files, each.event)).padEnd(name.length - 1 + LINE_COLUMNS);
   const verdict = judgedText(each.judged, style);
   const head = [
     String(seq).padStart(SEQ_COLUMNS),

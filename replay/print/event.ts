@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import type { Event, IoctlEvent } from '../../core/event.js';
 import { hex, type U64 } from '../../core/u64.js';
 import { formatCall } from '../../core/uapi/format.js';
@@ -20,6 +21,14 @@ import { printable } from './style.js';
 /** `file:line`. */
 export function placeOf(files: readonly string[], event: { readonly file: number; readonly line: number }): string {
   return `${files[event.file] ?? '?'}:${event.line}`;
+}
+
+/** The same without the directories, for lists below a place in full. */
+export function shortPlaceOf(
+  files: readonly string[],
+  event: { readonly file: number; readonly line: number },
+): string {
+  return `${basename(files[event.file] ?? '?')}:${event.line}`;
 }
 
 /** The call with its result. */

@@ -4,9 +4,9 @@ import type { Finding, Severity } from '../../core/invariant.js';
 import type { Divergence } from '../engine.js';
 import type { Judged, JudgedEvent } from '../judged.js';
 import type { Report } from '../report.js';
-import { ruleText } from '../rules.js';
+import { ruleText } from '../../reducers/rules.js';
 import type { Counts } from '../tally.js';
-import { eventText, placeOf } from './event.js';
+import { eventText, placeOf, shortPlaceOf } from './event.js';
 import { counted, grouped, printable, type Style, wrapped } from './style.js';
 
 /** The page that `check` prints for people: what was replayed, then each divergence and finding, then the sum. */
@@ -167,22 +167,32 @@ function findingText(report: Report, finding: Finding, view: ReportView, style: 
   const { paint } = style;
   const colour = finding.severity === 'violation' ? paint.red : paint.yellow;
   const title = `${colour(paint.bold(HEADINGS[finding.severity]))}  ${paint.bold(printable(finding.invariant))}`;
-  const own = view.events.get(finding.seq);
-  const lines = [
+  return [
     `${title}  ${where(report, finding, style)}`,
     `  ${wrapped(printable(finding.message), style.widthColumns, '  ')}`,
-    ...finding.causes.map((seq) => causeText(report, seq, view, style)),
-    own === undefined || finding.causes.includes(finding.seq) ? '' : causeText(report, finding.seq, view, style),
-    finding.advice === '' ? '' : labelled('advice', printable(finding.advice), style),
-  ];
-  return lines.filter((line) => line !== '').join('\n');
+    ...storyLines(report, finding, view, style),
+    ...(finding.advice === '' ? [] : [labelled('advice', printable(finding.advice), style)]),
+  ].join('\n');
+}
+
+/** Of a long story, the beginning and the end are told. */
+const STORY_HEAD = 5;
+
+/** The events that led to a finding, and its own, in their order. */
+function storyLines(report: Report, finding: Finding, view: ReportView, style: Style): string[] {
+  const seqs = [...new Set([...finding.causes, finding.seq])].sort((a, b) => a - b);
+  const lines = seqs.map((seq) => causeText(report, seq, view, style));
+  const left = seqs.length - STORY_HEAD - 1;
+  if (left < 2) return lines;
+  const gap = `  ${style.paint.dim(`… ${counted(left, 'more', 'more')}`)}`;
+  return [...lines.slice(0, STORY_HEAD), gap, lines.at(-1) ?? ''];
 }
 
 /** One event behind a finding: where it stands, then the call. */
 function causeText(report: Report, seq: number, view: ReportView, style: Style): string {
   const found = view.events.get(seq);
   if (found === undefined) return `  ${style.paint.dim(`event ${seq}`)}`;
-  const place = `${printable(placeOf(report.info.files, found.event))}  event ${seq}`;
+  const place = `${printable(shortPlaceOf(report.info.files, found.event))}  event ${seq}`;
   return `  ${style.paint.dim(place)}\n      ${wrapped(eventText(found), style.widthColumns, '      ')}`;
 }
 
