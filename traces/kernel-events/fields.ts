@@ -20,6 +20,8 @@ export interface Result {
   readonly errno: string;
 }
 
+/** The size field of an ioctl number has 14 bits: no struct is larger. What a recorder adds behind is dropped. */
+const MAX_MEM_BYTES = 1 << 14;
 const LOWEST_ERROR: U64 = fromBig(-BigInt(MAX_ERRNO));
 
 /**
@@ -85,7 +87,10 @@ export class Fields {
     const text = this.string(name);
     const bytes = Buffer.from(text, 'hex');
     if (bytes.length * 2 !== text.length) this.fail(name, 'must be pairs of hex digits');
-    return bytes.length === 0 ? undefined : new Bytes(bytes);
+    if (bytes.length === 0) return undefined;
+    return bytes.length <= MAX_MEM_BYTES
+      ? new Bytes(bytes)
+      : new Bytes(new Uint8Array(bytes.subarray(0, MAX_MEM_BYTES)));
   }
 
   /** `ret`: -4095 to -1 is an error, also as the 64-bit text that it makes. */

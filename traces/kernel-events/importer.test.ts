@@ -235,6 +235,31 @@ test('giant lines cost no memory', async () => {
   assert.equal(codes(recording), ['IOT103:1:0']);
 });
 
+test('giant payloads neither fill memory nor a batch', async () => {
+  const mem = '00'.repeat(400_000);
+  async function* many(): AsyncGenerator<Uint8Array> {
+    for (let i = 0; i < 6000; i++) yield Buffer.from(`{"ts":${i},${HEAD},"ev":"exit_task"}\n`);
+    for (let i = 0; i < 60; i++)
+      yield Buffer.from(
+        `{"ts":${6000 + i},"pid":1,"tid":${i},"ev":"enter","call":"ioctl","fd":4,"req":1,"arg":1,"mem":"${mem}"}\n`,
+      );
+  }
+  const recording = new KernelEventRecording(many(), 'r.jsonl');
+  const sizes: number[] = [];
+  let largest = 0;
+  for await (const batch of recording.batches()) {
+    sizes.push(batch.length);
+    for (const event of batch)
+      if (event.kind === 'ioctl') largest = Math.max(largest, event.memIn[0]?.bytes.length ?? 0);
+  }
+  assert.is(
+    sizes.reduce((sum, size) => sum + size, 0),
+    6060,
+  );
+  assert.ok(Math.max(...sizes) <= 4096);
+  assert.is(largest, 16384);
+});
+
 test('damaged compressed data: what came before is given first', async () => {
   const failure = new InputError({ code: 'IOT205', file: 'r', line: 0, column: 0, message: '' });
   async function* damaged(): AsyncGenerator<Uint8Array> {

@@ -23,7 +23,9 @@ import { ReorderWindow } from './reorder.js';
  */
 export const WINDOW_RECORDS = 4096;
 const WINDOW_BYTES = 16 << 20;
-const MAX_PENDING_CALLS = 1 << 16;
+/** A batch of giant lines is handed over before it is full. */
+const BATCH_CHARS = 8 << 20;
+const MAX_PENDING_CALLS = 1 << 13;
 const MAX_TASKS = 1 << 16;
 
 const CLONE_VM_VFORK = 0x4100;
@@ -56,6 +58,7 @@ export class KernelEventRecording implements Recording {
   readonly #pending = new Map<number, Pending>();
   readonly #tasks = new Map<number, Task>();
   #batch: Event[] = [];
+  #batchChars = 0;
   #seq = 0;
   #skipped = 0;
   /** The clock of the first line; times in the window are relative to it. */
@@ -88,8 +91,10 @@ export class KernelEventRecording implements Recording {
     let failure: unknown;
     try {
       for await (const lines of textLines(this.#source)) {
-        for (const line of lines) this.#line(line);
-        yield* this.#full();
+        for (const line of lines) {
+          this.#line(line);
+          if (this.#batchIsDue) yield* this.#handOver();
+        }
       }
     } catch (error) {
       // A damaged gzip: what came before is still worth its events.
@@ -98,22 +103,25 @@ export class KernelEventRecording implements Recording {
     }
     for (let next = this.#window.take(true); next !== undefined; next = this.#window.take(true)) {
       this.#emit(next);
-      if (this.#batch.length >= BATCH_EVENTS) yield* this.#full();
+      if (this.#batchIsDue) yield* this.#handOver();
     }
     for (const pending of this.#pending.values()) this.#abandon(pending);
     this.#pending.clear();
-    yield* this.#full();
-    if (this.#batch.length > 0) yield this.#batch;
-    this.#batch = [];
+    yield* this.#handOver();
     if (failure !== undefined) throw failure;
   }
 
-  *#full(): Generator<EventBatch> {
-    while (this.#batch.length >= BATCH_EVENTS) {
-      const batch = this.#batch;
-      this.#batch = batch.length > BATCH_EVENTS ? batch.splice(BATCH_EVENTS) : [];
-      yield batch;
-    }
+  get #batchIsDue(): boolean {
+    return this.#batch.length >= BATCH_EVENTS || this.#batchChars >= BATCH_CHARS;
+  }
+
+  /** Hands over all events; more than a batch where one line pushed many out of the window. */
+  *#handOver(): Generator<EventBatch> {
+    const events = this.#batch;
+    this.#batch = [];
+    this.#batchChars = 0;
+    if (events.length > 0 && events.length <= BATCH_EVENTS) yield events;
+    else for (let at = 0; at < events.length; at += BATCH_EVENTS) yield events.slice(at, at + BATCH_EVENTS);
   }
 
   #line({ text, line, last, tooLong }: TextLine): void {
@@ -131,6 +139,7 @@ export class KernelEventRecording implements Recording {
       const message = `more than ${WINDOW_RECORDS} events late`;
       this.#log.add('IOT111', message, this.#file, line, json.indexOf('"ts"') + 1);
     }
+    this.#batchChars += json.length;
     this.#observe(record);
     this.#window.push(tsNs, json.length, { tsNs, record });
     for (let due = this.#window.take(false); due !== undefined; due = this.#window.take(false)) this.#emit(due);

@@ -1,4 +1,4 @@
-import { CODES, type Diagnostic, type ErrorCode } from '../../core/errors.js';
+import { CODES, type Diagnostic } from '../../core/errors.js';
 import { BATCH_EVENTS, type RecordingInfo } from '../../core/event.js';
 import { FOOTER_BYTES, RECORD_HEADER_BYTES } from './frame.js';
 
@@ -40,7 +40,7 @@ export function headFromJson(text: string): TapeHead | undefined {
   if (typeof writer !== 'string' || typeof format !== 'string' || typeof kernel !== 'string') return undefined;
   if (!Array.isArray(files) || !files.every((file) => typeof file === 'string')) return undefined;
   if (typeof startNs !== 'string' || !/^-?[0-9]{1,30}$/.test(startNs)) return undefined;
-  return { writer, info: { format, files: files as string[], startNs: BigInt(startNs), kernel } };
+  return { writer, info: { format, files, startNs: BigInt(startNs), kernel } };
 }
 
 export function tailToJson(tail: TapeTail): string {
@@ -88,6 +88,6 @@ function isCount(value: unknown): value is number {
 function isDiagnostic(value: unknown): value is Diagnostic {
   if (typeof value !== 'object' || value === null) return false;
   const { code, message, file, line, column } = value as { readonly [name: string]: unknown };
-  if (typeof code !== 'string' || !Object.hasOwn(CODES, code satisfies string as ErrorCode)) return false;
+  if (typeof code !== 'string' || !Object.hasOwn(CODES, code)) return false;
   return typeof message === 'string' && typeof file === 'string' && isCount(line) && isCount(column);
 }

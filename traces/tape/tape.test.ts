@@ -3,9 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import * as assert from 'uvu/assert';
+import { Bytes } from '../../core/bytes.js';
 import { hashCanonical } from '../../core/canonical.js';
 import { type Diagnostic, InputError } from '../../core/errors.js';
-import type { Event, RecordingInfo } from '../../core/event.js';
+import type { CloseEvent, Event, RecordingInfo } from '../../core/event.js';
 import { suite } from '../../core/testing.js';
 import { KernelEventRecording } from '../kernel-events/importer.js';
 import { eventLists, fixedHash } from './events.arbitrary.js';
@@ -176,6 +177,26 @@ test('a newer schema is refused', async () => {
   const bytes = await tapeBytes(closes(1), 4);
   bytes.writeUInt16LE(2, 8);
   await assertRefused(() => openTape(memoryStorage('t', bytes)), ['IOT204']);
+});
+
+test('large events make small chunks', async () => {
+  const bytes = new Bytes(new Uint8Array(1 << 20));
+  const { fd: _fd, ...head } = closes(1)[0] as CloseEvent;
+  const events = Array.from({ length: 12 }, (_, seq): Event => {
+    const io = {
+      kind: 'io',
+      call: 'read',
+      fd: 3,
+      offset: null,
+      lengthBytes: 1 << 20,
+      data: bytes,
+      addr: null,
+    } as const;
+    return { ...head, ...io, seq, enteredAt: seq };
+  });
+  const tape = await openTape(memoryStorage('t', await tapeBytes(events, 4096)));
+  assert.is(tape.chunks.length, 3);
+  assert.is(hashCanonical(await readAll(tape)), hashCanonical(events));
 });
 
 test('files: import, read, seek; what cannot be read or written', async () => {

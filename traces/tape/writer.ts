@@ -30,6 +30,7 @@ export interface TapeSummary {
 }
 
 const CHUNK_WEIGHT_BYTES = 4 << 20;
+const CHUNK_VALUES = MAX_CHUNK_VALUES / 2;
 /** Chunks that are compressed at the same time, in threads of their own. */
 const CHUNKS_IN_FLIGHT = 3;
 
@@ -96,13 +97,14 @@ export class TapeWriter {
       encoder.add(event);
       this.#events++;
       if (
-        encoder.count >= this.#chunkEvents ||
-        encoder.weightBytes >= CHUNK_WEIGHT_BYTES ||
-        encoder.values >= MAX_CHUNK_VALUES / 2
+        encoder.count < this.#chunkEvents &&
+        encoder.weightBytes < CHUNK_WEIGHT_BYTES &&
+        encoder.values < CHUNK_VALUES
       )
-        this.#seal();
+        continue;
+      this.#seal();
+      if (this.#sealed.length >= CHUNKS_IN_FLIGHT) await this.#store();
     }
-    while (this.#sealed.length >= CHUNKS_IN_FLIGHT) await this.#store();
   }
 
   /** Writes what is left, the index and what the import reported, and closes the file. */
