@@ -7,8 +7,8 @@ import { InputError } from '../../core/errors.js';
  * The bytes of an input as a stream of chunks: a file, standard input, or either of them gzipped.
  *
  * Nothing is read before the first chunk is asked for, and never more than a few chunks are in memory. A chunk is
- * only good until the next one is asked for: plain files are read into one buffer over and over, which
- * saves an allocation of a mebibyte per mebibyte. Whether something is gzipped is told by its first
+ * only good until the next one is asked for: plain files are read into the same two buffers over
+ * and over, which saves an allocation of a mebibyte per mebibyte. Whether something is gzipped is told by its first
  * bytes (RFC 1952), not by its name.
  */
 export interface Input {
@@ -132,14 +132,32 @@ async function startsLikeGzip(file: FileHandle): Promise<boolean> {
   return bytesRead === 2 && head[0] === GZIP_MAGIC[0] && head[1] === GZIP_MAGIC[1];
 }
 
+/** Reads one block ahead, so that the disk (or the other core) works while the caller parses. */
 async function* blocks(file: FileHandle): AsyncIterable<Uint8Array> {
-  const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-  for (let at = 0; ; ) {
-    const { bytesRead } = await file.read(buffer, 0, CHUNK_BYTES, at);
-    if (bytesRead === 0) return;
-    at += bytesRead;
-    yield buffer.subarray(0, bytesRead);
+  let current: Uint8Array = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  let other: Uint8Array = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  let at = 0;
+  let reading = readAt(file, current, at);
+  try {
+    for (;;) {
+      const { bytesRead } = await reading;
+      if (bytesRead === 0) return;
+      at += bytesRead;
+      [current, other] = [other, current];
+      reading = readAt(file, current, at);
+      yield other.subarray(0, bytesRead);
+    }
+  } finally {
+    // A caller that stops early must not find the file closed under a read.
+    await Promise.allSettled([reading]);
   }
+}
+
+function readAt(file: FileHandle, buffer: Uint8Array, at: number): Promise<{ readonly bytesRead: number }> {
+  const reading = file.read(buffer, 0, buffer.length, at);
+  // Its failure is looked at when the block is asked for, which may be a while later.
+  reading.catch(() => undefined);
+  return reading;
 }
 
 async function* streamChunks(name: string, stream: Readable): AsyncIterable<Uint8Array> {

@@ -121,5 +121,5 @@ export class Args {
 /** strace 6.16 and later with `-N`: `fd=3`, `argp=0x…`. Structs, strings and flags never begin so by themselves. */
 function withoutName(arg: string): string {
   const named = /^[a-z_][a-z0-9_]*=(?!=)/.exec(arg);
-  return named === null ? arg : arg.slice((named[0] as string).length);
+  return named === null ? arg : arg.slice(named[0].length);
 }

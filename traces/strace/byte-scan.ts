@@ -1,13 +1,13 @@
+import { requestOfStraceName } from '../../core/uapi/strace-name.js';
 import { canonical } from './call-text.js';
 import { Interner } from './intern.js';
-import { requestOfStraceName } from '../../core/uapi/strace-name.js';
 import type { Symbols } from './symbols.js';
-import { closingAngle, innerPath, readFlags } from './values.js';
+import { innerPath, readFlags } from './values.js';
 
 /**
  * Values on bytes, for the fast reader. Every function takes where to begin and gives where to go on, or -1 for
- * whatever is not in the usual form; what was read stands in a field. Lines end with a newline, which no value
- * contains, so nothing here runs over the end of a buffer.
+ * whatever is not in the usual form; what was read stands in a field. Lines end with a newline, and no value
+ * contains a control character, so nothing here runs over the end of a buffer.
  */
 export class ByteScan {
   /** The last number read. Exact: wider ones are refused. */
@@ -85,11 +85,11 @@ export class ByteScan {
     let p = from;
     let depth = 0;
     for (; ; p++) {
-      const c = b[p];
-      if (c === NEWLINE || c === 47) return -1;
+      const c = b[p] as number;
       if (c === COMMA && depth === 0) break;
       if (c === OPEN) depth++;
       else if (c === CLOSE && --depth < 0) break;
+      else if (c !== COMMA && c !== CLOSE && WORDS[c] !== 1) return -1;
     }
     this.value = this.#requests.get(b, from, p);
     return this.value < 0 ? -1 : p;
@@ -98,7 +98,8 @@ export class ByteScan {
   /** A word of flags up to the next comma or parenthesis. */
   flags(b: Uint8Array, from: number, known: Interner<number>): number {
     let p = from;
-    for (let c = b[p]; c !== COMMA && c !== CLOSE; c = b[++p]) if (c === NEWLINE || c === 47) return -1;
+    while (WORDS[b[p] as number] === 1) p++;
+    if (b[p] !== COMMA && b[p] !== CLOSE) return -1;
     this.value = known.get(b, from, p);
     return this.value < 0 ? -1 : p;
   }
@@ -120,14 +121,18 @@ export class ByteScan {
   #failure(b: Uint8Array, from: number): number {
     if (b[from + 1] !== 49 || b[from + 2] !== SPACE || b[from + 3] !== 69) return -1;
     let p = from + 3;
-    for (let c = b[p] as number; c !== SPACE; c = b[++p] as number) if (c < ZERO || c > 95) return -1;
+    while (isErrnoLetter(b[p] as number)) p++;
+    if (b[p] !== SPACE || b[p + 1] !== OPEN) return -1;
     this.errno = this.#errnos.get(b, from + 3, p);
     this.ret = -1;
-    if (b[p + 1] !== OPEN) return -1;
     p += 2;
-    for (let c = b[p]; c !== CLOSE; c = b[++p]) if (c === NEWLINE) return -1;
-    return endOfLine(b, p + 1);
+    while (WORDS[b[p] as number] !== 0) p++;
+    return b[p] === CLOSE ? endOfLine(b, p + 1) : -1;
   }
+}
+
+function isErrnoLetter(c: number): boolean {
+  return (c >= 65 && c <= 90) || (c >= ZERO && c <= 57) || c === 95;
 }
 
 /** Flags are interned per argument: the same letters may mean different bits elsewhere. */
@@ -149,14 +154,14 @@ function endOfLine(b: Uint8Array, from: number): number {
   return b[p + 1] === NEWLINE ? p + 2 : -1;
 }
 
-/** Behind the `>` that belongs to the `<` at `from`; see {@link closingAngle} for the same on text. */
+/** Behind the `>` that belongs to the `<` at `from`; `closingAngle` in values.ts does the same on text. */
 function afterAngle(b: Uint8Array, from: number): number {
   let depth = 0;
   for (let p = from; ; p++) {
-    const c = b[p];
+    const c = b[p] as number;
     if (c === LESS) depth++;
     else if (c === GREATER && b[p - 1] !== MINUS && --depth === 0) return p + 1;
-    else if (c === NEWLINE) return -1;
+    else if (c < SPACE) return -1;
   }
 }
 
@@ -167,7 +172,12 @@ for (let i = 0; i < 16; i++) {
   HEX['0123456789ABCDEF'.charCodeAt(i)] = i;
 }
 
-export const NEWLINE = 10;
+/** 1: what names of flags and requests consist of, `30<<MAP_HUGE_SHIFT` included. 2: also seen in texts of errors. */
+const WORDS: Uint8Array = new Uint8Array(256);
+for (const c of Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_| <')) WORDS[c] = 1;
+for (const c of Buffer.from("-./'")) WORDS[c] = 2;
+
+const NEWLINE = 10;
 export const SPACE = 32;
 const QUOTE = 34;
 const OPEN = 40;

@@ -23,7 +23,7 @@ export function splitCall(text: string): CallText | undefined {
   const start = CALL_START.exec(text);
   if (start === null) return undefined;
   const name = start[1] as string;
-  const from = (start[0] as string).length;
+  const from = start[0].length;
   const commas: number[] = [];
   const close = scanArguments(text, from, commas);
   if (close >= 0 && /^\s*(=|$)/.test(text.slice(close + 1))) {
@@ -31,7 +31,7 @@ export function splitCall(text: string): CallText | undefined {
   }
   const last = /^.*\)(?=\s*= \S)/s.exec(text);
   if (last === null) return { name, args: cutAt(text, from, text.length, commas), tail: undefined };
-  const end = (last[0] as string).length - 1;
+  const end = last[0].length - 1;
   return {
     name,
     args: cutAt(
@@ -98,11 +98,9 @@ export interface Result {
   readonly injected: boolean;
   /** What `-y` says of a returned fd. */
   readonly path: string;
-  /** strace's words in parentheses: `flags FD_CLOEXEC`. */
-  readonly remark: string;
 }
 
-export const NO_RESULT: Result = Object.freeze({ ret: null, errno: '', injected: false, path: '', remark: '' });
+export const NO_RESULT: Result = Object.freeze({ ret: null, errno: '', injected: false, path: '' });
 
 const RESULT = /^=\s*(0x[0-9a-fA-F]+|-?[0-9]+|\?)/;
 
@@ -115,25 +113,24 @@ export function readResult(tail: string): Result | 'range' | undefined {
   const match = RESULT.exec(tail);
   if (match === null) return undefined;
   const number = match[1] as string;
-  const rest = tail.slice((match[0] as string).length);
+  const rest = tail.slice(match[0].length);
   const injected = rest.includes('(INJECTED');
   if (number === '?') return injected ? { ...NO_RESULT, injected } : NO_RESULT;
   if (number.startsWith('-')) return failure(number, rest, injected);
   const ret = readU64(number);
   if (ret === undefined || ret === 'range') return ret;
   const path = rest.startsWith('<') ? innerPath(rest, 0) : '';
-  const behind = rest.startsWith('<') ? rest.slice(closingAngle(rest, 0) + 1) : rest;
-  return { ret, errno: '', injected, path, remark: /\((?!INJECTED|DELAYED|deleted)([^)]*)\)/.exec(behind)?.[1] ?? '' };
+  return { ret, errno: '', injected, path };
 }
 
 function failure(number: string, rest: string, injected: boolean): Result {
-  const named = /^ (E[A-Z0-9_]+)\b/.exec(rest)?.[1];
+  const named = /^ (E[A-Z0-9_]+)(?= |$)/.exec(rest)?.[1];
   const numbered = /^ \(errno ([0-9]{1,4})\)/.exec(rest)?.[1];
   let errno = '';
   if (named !== undefined) errno = canonical(named);
   else if (numbered !== undefined) errno = errnoName(Number(numbered));
   else if (number !== '-1' && number.length <= 5) errno = errnoName(-Number(number));
-  return { ret: -1, errno, injected, path: '', remark: '' };
+  return { ret: -1, errno, injected, path: '' };
 }
 
 /** Alternative spellings (`EWOULDBLOCK`) become the usual one. */

@@ -22,9 +22,7 @@ export class Context {
     this.file = file;
     this.fileName = fileName;
     this.#log = log;
-    this.recorder = new Recorder((count) => {
-      this.report('IOT108', `${count} ${count === 1 ? 'statement' : 'statements'} of what memory holds`);
-    });
+    this.recorder = new Recorder((code, message) => this.report(code, message));
     this.tids = new Tids(baseTid, () =>
       this.recorder.unfinished.some(({ entered }) => /^(?:clone[23]?|v?fork)$/.test(entered?.name ?? '')),
     );

@@ -1,8 +1,10 @@
-import type { MmapEvent } from '../../core/event.js';
+import type { Event } from '../../core/event.js';
 import { ByteScan, decodeHexString, flagInterner, SPACE, startsWith } from './byte-scan.js';
+import type { CallHead } from './call-reader.js';
 import type { Context } from './context.js';
 import { FastLeader } from './fast-leader.js';
-import { NO_NOTES, type PendingIoctl, type Thread } from './recorder.js';
+import type { Interner } from './intern.js';
+import { NO_NOTES, type Thread } from './recorder.js';
 import { MADV, MAP, PROT } from './symbols.js';
 
 const STATEMENT = ascii('pwrite64(-1, "');
@@ -13,6 +15,12 @@ const MUNMAP = ascii('munmap(');
 const MPROTECT = ascii('mprotect(');
 const MADVISE = ascii('madvise(');
 const CLOSE = ascii('close(');
+
+type FastKind = 'ioctl' | 'mmap' | 'munmap' | 'mprotect' | 'madvise' | 'close';
+
+/** An event whose last fields are still to be set; setting them later is as fast as one literal, a spread is not. */
+type Draft<K extends FastKind> = K extends FastKind ? Writable<Extract<Event, { kind: K }>> : never;
+type Writable<E> = { -readonly [F in keyof E]: E[F] };
 
 /**
  * Reads the lines that make up nearly all of a long recording straight from bytes: statements of memory, ioctl,
@@ -74,7 +82,7 @@ export class FastLines {
   }
 
   #ioctl(b: Uint8Array, from: number): number {
-    const { recorder, clock, file, line } = this.#context;
+    const { recorder } = this.#context;
     const scan = this.#scan;
     let p = scan.comma(b, scan.fdArgument(b, from));
     p = p < 0 ? -1 : scan.comma(b, scan.request(b, p));
@@ -85,40 +93,27 @@ export class FastLines {
     p = scan.result(b, p);
     const thread = p < 0 ? undefined : this.#thread();
     if (thread === undefined) return -1;
-    const seq = recorder.nextSeq;
-    const event: PendingIoctl = {
-      kind: 'ioctl',
-      seq,
-      tsNs: clock.nowNs,
-      pid: 0,
-      tid: thread.tid,
-      file,
-      line,
-      enteredAt: seq,
-      ret: scan.ret,
-      errno: scan.errno,
-      injected: false,
-      fd: scan.fd,
-      path: scan.path,
-      request,
-      arg,
-      memIn: NO_NOTES,
-      memOut: NO_NOTES,
-    };
+    const event = this.#completed('ioctl', thread);
+    event.fd = scan.fd;
+    event.path = scan.path;
+    event.request = request;
+    event.arg = arg;
+    event.memIn = NO_NOTES;
+    event.memOut = NO_NOTES;
     recorder.ioctl(thread, event, true);
     return p;
   }
 
   #memory(b: Uint8Array, at: number): number {
     if (startsWith(b, at, MMAP)) return this.#mmap(b, at + MMAP.length);
-    if (startsWith(b, at, MUNMAP)) return this.#munmap(b, at + MUNMAP.length);
-    if (startsWith(b, at, MADVISE)) return this.#madvise(b, at + MADVISE.length);
-    if (startsWith(b, at, MPROTECT)) return this.#mprotect(b, at + MPROTECT.length);
+    if (startsWith(b, at, MUNMAP)) return this.#range(b, at + MUNMAP.length, 'munmap');
+    if (startsWith(b, at, MADVISE)) return this.#range(b, at + MADVISE.length, 'madvise', this.#advice);
+    if (startsWith(b, at, MPROTECT)) return this.#range(b, at + MPROTECT.length, 'mprotect', this.#prot);
     return -1;
   }
 
   #mmap(b: Uint8Array, from: number): number {
-    const { recorder, clock, file, line } = this.#context;
+    const { recorder } = this.#context;
     const scan = this.#scan;
     let p = scan.comma(b, scan.word(b, from));
     const addr = scan.value;
@@ -135,151 +130,78 @@ export class FastLines {
     const thread = p < 0 ? undefined : this.#thread();
     if (thread === undefined) return -1;
     recorder.endRun(thread);
-    const seq = recorder.nextSeq;
-    const event: MmapEvent = {
-      kind: 'mmap',
-      seq,
-      tsNs: clock.nowNs,
-      pid: 0,
-      tid: thread.tid,
-      file,
-      line,
-      enteredAt: seq,
-      ret: scan.ret,
-      errno: scan.errno,
-      injected: false,
-      addr,
-      lengthBytes,
-      prot,
-      flags,
-      fd: scan.fd,
-      path: scan.path,
-      offset,
-    };
+    const event = this.#completed('mmap', thread);
+    event.addr = addr;
+    event.lengthBytes = lengthBytes;
+    event.prot = prot;
+    event.flags = flags;
+    event.fd = scan.fd;
+    event.path = scan.path;
+    event.offset = offset;
     recorder.push(event);
     return p;
   }
 
-  #munmap(b: Uint8Array, from: number): number {
-    const { recorder, clock, file, line } = this.#context;
+  /** Calls on a range of addresses, with a word of flags behind it or (munmap) without. */
+  #range(b: Uint8Array, from: number, kind: 'munmap' | 'mprotect' | 'madvise', words?: Interner<number>): number {
     const scan = this.#scan;
     let p = scan.comma(b, scan.word(b, from));
     const addr = scan.value;
     p = p < 0 ? -1 : scan.decimal(b, p);
     const lengthBytes = scan.value;
+    if (words !== undefined) {
+      p = scan.comma(b, p);
+      p = p < 0 ? -1 : scan.flags(b, p, words);
+    }
+    const word = scan.value;
     p = scan.result(b, p);
     const thread = p < 0 ? undefined : this.#thread();
     if (thread === undefined) return -1;
+    const { recorder } = this.#context;
     recorder.endRun(thread);
-    const seq = recorder.nextSeq;
-    recorder.push({
-      kind: 'munmap',
-      seq,
-      tsNs: clock.nowNs,
-      pid: 0,
-      tid: thread.tid,
-      file,
-      line,
-      enteredAt: seq,
-      ret: scan.ret,
-      errno: scan.errno,
-      injected: false,
-      addr,
-      lengthBytes,
-    });
-    return p;
-  }
-
-  #madvise(b: Uint8Array, from: number): number {
-    const { recorder, clock, file, line } = this.#context;
-    const scan = this.#scan;
-    let p = scan.comma(b, scan.word(b, from));
-    const addr = scan.value;
-    p = p < 0 ? -1 : scan.comma(b, scan.decimal(b, p));
-    const lengthBytes = scan.value;
-    p = p < 0 ? -1 : scan.flags(b, p, this.#advice);
-    const advice = scan.value;
-    p = scan.result(b, p);
-    const thread = p < 0 ? undefined : this.#thread();
-    if (thread === undefined) return -1;
-    recorder.endRun(thread);
-    const seq = recorder.nextSeq;
-    recorder.push({
-      kind: 'madvise',
-      seq,
-      tsNs: clock.nowNs,
-      pid: 0,
-      tid: thread.tid,
-      file,
-      line,
-      enteredAt: seq,
-      ret: scan.ret,
-      errno: scan.errno,
-      injected: false,
-      addr,
-      lengthBytes,
-      advice,
-    });
-    return p;
-  }
-
-  #mprotect(b: Uint8Array, from: number): number {
-    const { recorder, clock, file, line } = this.#context;
-    const scan = this.#scan;
-    let p = scan.comma(b, scan.word(b, from));
-    const addr = scan.value;
-    p = p < 0 ? -1 : scan.comma(b, scan.decimal(b, p));
-    const lengthBytes = scan.value;
-    p = p < 0 ? -1 : scan.flags(b, p, this.#prot);
-    const prot = scan.value;
-    p = scan.result(b, p);
-    const thread = p < 0 ? undefined : this.#thread();
-    if (thread === undefined) return -1;
-    recorder.endRun(thread);
-    const seq = recorder.nextSeq;
-    recorder.push({
-      kind: 'mprotect',
-      seq,
-      tsNs: clock.nowNs,
-      pid: 0,
-      tid: thread.tid,
-      file,
-      line,
-      enteredAt: seq,
-      ret: scan.ret,
-      errno: scan.errno,
-      injected: false,
-      addr,
-      lengthBytes,
-      prot,
-    });
+    const event = this.#completed(kind, thread);
+    event.addr = addr;
+    event.lengthBytes = lengthBytes;
+    if (event.kind === 'mprotect') event.prot = word;
+    else if (event.kind === 'madvise') event.advice = word;
+    recorder.push(event);
     return p;
   }
 
   #close(b: Uint8Array, from: number): number {
-    const { recorder, clock, file, line } = this.#context;
+    const { recorder } = this.#context;
     const scan = this.#scan;
     const p = scan.result(b, scan.fdArgument(b, from));
     const thread = p < 0 ? undefined : this.#thread();
     if (thread === undefined) return -1;
     recorder.endRun(thread);
+    const event = this.#completed('close', thread);
+    event.fd = scan.fd;
+    event.path = scan.path;
+    recorder.push(event);
+    return p;
+  }
+
+  /** The beginning of a call's event: what all calls have. The caller adds the fields of its kind. */
+  #completed<K extends FastKind>(kind: K, thread: Thread): Draft<K> {
+    const { recorder, clock, file, line } = this.#context;
+    const { ret, errno } = this.#scan;
     const seq = recorder.nextSeq;
-    recorder.push({
-      kind: 'close',
+    const tsNs = clock.nowNs;
+    const head: CallHead & { readonly kind: K } = {
+      kind,
       seq,
-      tsNs: clock.nowNs,
+      tsNs,
       pid: 0,
       tid: thread.tid,
       file,
       line,
       enteredAt: seq,
-      ret: scan.ret,
-      errno: scan.errno,
+      ret,
+      errno,
       injected: false,
-      fd: scan.fd,
-      path: scan.path,
-    });
-    return p;
+    };
+    return head as unknown as Draft<K>;
   }
 
   /** Takes the leader over; undefined where the complete reader has to deal with the time or the thread. */

@@ -1,6 +1,6 @@
 import { and } from '../../core/u64.js';
 import type { Args } from './args.js';
-import type { CallHead, CallReader } from './calls.js';
+import type { CallHead, CallReader } from './call-reader.js';
 import { otherCall } from './other-call.js';
 import { CLOSE_RANGE, FCNTL, FCNTL_ARG, O_CLOEXEC, OPEN } from './symbols.js';
 import { type Fd, readFd, readU64 } from './values.js';

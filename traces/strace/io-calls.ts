@@ -1,7 +1,7 @@
 import { Bytes } from '../../core/bytes.js';
 import type { U64 } from '../../core/u64.js';
 import type { Args } from './args.js';
-import type { CallHead, CallReader } from './calls.js';
+import type { CallHead, CallReader } from './call-reader.js';
 
 const MAX_DATA = 4096;
 

@@ -1,9 +1,9 @@
 import type { MemNote } from '../../core/event.js';
-import type { Args } from './args.js';
-import type { Arena } from './arena.js';
-import type { CallHead } from './calls.js';
-import { NO_NOTES, type PendingIoctl } from './recorder.js';
 import { requestOfStraceName } from '../../core/uapi/strace-name.js';
+import type { Arena } from './arena.js';
+import type { Args } from './args.js';
+import type { CallHead } from './call-reader.js';
+import { NO_NOTES, type PendingIoctl } from './recorder.js';
 import { readString, readU64 } from './values.js';
 
 /**

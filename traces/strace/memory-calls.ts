@@ -1,4 +1,4 @@
-import type { CallReader } from './calls.js';
+import type { CallReader } from './call-reader.js';
 import { MADV, MAP, MREMAP, PROT } from './symbols.js';
 
 const mmap: CallReader = (args, head) => {

@@ -1,8 +1,19 @@
 import { BATCH_EVENTS, type Event, type EventBatch } from '../../core/event.js';
-import type { OpenFile } from './open.js';
+import type { StraceParser } from './parser.js';
 
-/** An event whose place in the recording is not settled yet. */
-type Placed = { -readonly [K in 'seq' | 'tsNs' | 'enteredAt']?: Event extends never ? never : number };
+/** A file while it is read: its parser, and its events one batch after the other. */
+export interface OpenFile {
+  readonly parser: StraceParser;
+  /** The next events, or undefined at the end. Never empty. */
+  next(): Promise<EventBatch | undefined>;
+}
+
+/** The fields of an event that its place among the events of other files changes. */
+interface Placed {
+  seq: number;
+  tsNs: number;
+  enteredAt?: number;
+}
 
 /**
  * Brings the events of several files into one order and numbers them anew. Events are changed in place, before
@@ -21,21 +32,24 @@ export async function* mergeFiles(files: readonly OpenFile[], state: { startNs: 
   let batch: Event[] = [];
   for (let source = queue.first; source !== undefined; source = queue.first) {
     const event = source.event;
-    const placed = event as Placed;
-    // A call of another file may stand between: what was "nothing came between" stays so for the file alone.
-    if (placed.enteredAt !== undefined) placed.enteredAt = seq - (event.seq - placed.enteredAt);
-    if (placed.enteredAt !== undefined && placed.enteredAt < 0) placed.enteredAt = 0;
-    placed.seq = seq++;
-    placed.tsNs = event.tsNs + source.offsetNs;
+    place(event, seq++, source.offsetNs);
     batch.push(event);
     if (batch.length === BATCH_EVENTS) {
       yield batch;
       batch = [];
     }
-    await source.advance();
+    const loading = source.advance();
+    if (loading !== undefined) await loading;
     queue.firstChanged();
   }
   if (batch.length > 0) yield batch;
+}
+
+/** How many events a call was under way for is kept; calls of one thread's file hardly ever overlap others. */
+function place(event: Placed, seq: number, offsetNs: number): void {
+  if (event.enteredAt !== undefined) event.enteredAt = Math.max(0, seq - (event.seq - event.enteredAt));
+  event.seq = seq;
+  event.tsNs += offsetNs;
 }
 
 async function* single(file: OpenFile, state: { startNs: bigint }): AsyncIterable<EventBatch> {

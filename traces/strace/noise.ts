@@ -3,7 +3,6 @@
  * the marks of a mail or a ticket it was pasted into.
  */
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the escape character is what is looked for
 const SGR = /\u001b\[[0-9;]*m/g;
 
 export function withoutColour(text: string): string {

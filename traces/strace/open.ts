@@ -2,25 +2,16 @@ import type { EventBatch, RecordingInfo } from '../../core/event.js';
 import { DiagnosticLog } from '../diagnostic-log.js';
 import type { Input } from '../input/chunks.js';
 import type { Recording } from '../recording.js';
-import { mergeFiles } from './merge.js';
+import { mergeFiles, type OpenFile } from './merge.js';
 import { type ParserOptions, StraceParser } from './parser.js';
 
 export interface StraceOptions {
   /** Most diagnostics that are listed; see {@link DiagnosticLog}. */
   readonly maxDiagnostics?: number;
-  /** Passed on to {@link StraceParser}; for tests. */
-  readonly fast?: boolean;
 }
 
 /** One of the files that `strace -ff -o FILE` writes: FILE.PID, perhaps gzipped. */
 const PER_THREAD = /\.([0-9]{1,9})(?:\.gz)?$/;
-
-/** A file while it is read: its parser, and its events one batch after the other. */
-export interface OpenFile {
-  readonly parser: StraceParser;
-  /** The next events, or undefined at the end. Never empty. */
-  next(): Promise<EventBatch | undefined>;
-}
 
 /**
  * Reads strace text of any flags: one file, or several that are one recording (`-ff`).
@@ -31,7 +22,7 @@ export interface OpenFile {
  */
 export function openStrace(inputs: readonly Input[], options: StraceOptions = {}): Recording {
   const log = options.maxDiagnostics === undefined ? new DiagnosticLog() : new DiagnosticLog(options.maxDiagnostics);
-  const files = inputs.map((input, index) => openFile(input, index, inputs.length > 1, log, options));
+  const files = inputs.map((input, index) => openFile(input, index, inputs.length > 1, log));
   const state = { startNs: 0n };
   return {
     info: new StraceInfo(inputs, state),
@@ -61,14 +52,13 @@ class StraceInfo implements RecordingInfo {
   }
 }
 
-function openFile(input: Input, file: number, several: boolean, log: DiagnosticLog, options: StraceOptions): OpenFile {
+function openFile(input: Input, file: number, several: boolean, log: DiagnosticLog): OpenFile {
   const suffix = several ? PER_THREAD.exec(input.name)?.[1] : undefined;
   const parserOptions: ParserOptions = {
     fileName: input.name,
     file,
     baseTid: suffix === undefined ? 0 : Number(suffix),
     log,
-    ...(options.fast === undefined ? {} : { fast: options.fast }),
   };
   const parser = new StraceParser(parserOptions);
   const events = eventsOf(input, parser);

@@ -1,6 +1,6 @@
 import type { OtherEvent } from '../../core/event.js';
 import type { Args } from './args.js';
-import type { CallHead } from './calls.js';
+import type { CallHead } from './call-reader.js';
 
 const MAX_TEXT = 200;
 

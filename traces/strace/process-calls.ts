@@ -1,6 +1,6 @@
-import { U64_MAX, type U64 } from '../../core/u64.js';
+import { type U64, U64_MAX } from '../../core/u64.js';
 import type { Args } from './args.js';
-import type { CallHead, CallReader } from './calls.js';
+import type { CallHead, CallReader } from './call-reader.js';
 import { CLONE, CLONE_VFORK, CLONE_VM, RLIMIT } from './symbols.js';
 import { readU64, toInt } from './values.js';
 

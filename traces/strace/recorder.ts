@@ -61,6 +61,9 @@ export interface Entered {
   readonly line: number;
 }
 
+/** Told of statements that belong to no ioctl, and of calls that had to be forgotten. */
+export type Report = (code: 'IOT106' | 'IOT108', message: string) => void;
+
 export const NO_NOTES: readonly MemNote[] = Object.freeze([]);
 
 const MAX_THREADS = 65_536;
@@ -69,8 +72,7 @@ const MAX_HELD_PAYLOAD_BYTES = 64 << 20;
 const MAX_RUN = 4096;
 
 export class Recorder {
-  /** How many statements could not be given to any ioctl. */
-  readonly #orphaned: (count: number) => void;
+  readonly #report: Report;
   readonly #threads = new Map<number, Thread>();
   #latest: Thread | null = null;
   /** Events from `#head` on wait to be taken; the first has the sequence number `#taken`. */
@@ -79,8 +81,8 @@ export class Recorder {
   #taken = 0;
   #payloadBytes = 0;
 
-  constructor(orphaned: (count: number) => void) {
-    this.#orphaned = orphaned;
+  constructor(report: Report) {
+    this.#report = report;
   }
 
   /** The sequence number that the next event gets. */
@@ -208,7 +210,12 @@ export class Recorder {
     }
     if (this.#threads.size < MAX_THREADS) return;
     for (const thread of this.#threads.values()) this.endRun(thread);
+    this.#report('IOT106', `${this.#threads.size} calls, one in each of too many threads`);
     this.#threads.clear();
+  }
+
+  #orphaned(count: number): void {
+    this.#report('IOT108', `${count} ${count === 1 ? 'statement' : 'statements'} of what memory holds`);
   }
 }
 

@@ -7,7 +7,6 @@ import { cutText } from './other-call.js';
 import type { Thread } from './recorder.js';
 import { SIGNALS } from './symbols.js';
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
 const BINARY = /[\u0000-\u0008\u000e-\u001a\u001c-\u001f]/;
 const CALL = /[a-zA-Z_][a-zA-Z0-9_]*\(/y;
 const RESUMED = /^<\.\.\. (\w+) resumed>/;
@@ -90,7 +89,7 @@ export class SlowLines {
     if (rest.startsWith('+++ ')) return this.#ended(thread, rest, column);
     const resumed = RESUMED.exec(rest);
     if (resumed !== null) {
-      const behind = rest.slice((resumed[0] as string).length).replace(' <unfinished ...>', '');
+      const behind = rest.slice(resumed[0].length).replace(' <unfinished ...>', '');
       return this.#calls.resumed(thread, resumed[1] as string, behind, leader.pid >= 0, state, column);
     }
     if (UNFINISHED.test(rest)) return this.#calls.entered(thread, rest.replace(UNFINISHED, ''));

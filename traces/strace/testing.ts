@@ -31,7 +31,7 @@ export function parse(text: string | Uint8Array, options: ParseOptions = {}): Pa
   };
   for (let at = 0; at < bytes.length; at += chunkBytes) {
     // A copy that is spoilt afterwards: the parser must keep nothing of a chunk.
-    const chunk = bytes.slice(at, at + chunkBytes);
+    const chunk = new Uint8Array(bytes.subarray(at, at + chunkBytes));
     parser.push(chunk);
     chunk.fill(0x5a);
     takeAll();

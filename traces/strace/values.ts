@@ -154,7 +154,7 @@ function unescapeText(text: string): string {
     if (/^x[0-9a-fA-F]/.test(body)) bytes.push(Number.parseInt(body.slice(1), 16));
     else if (/^[0-7]/.test(body)) bytes.push(Number.parseInt(body, 8) & 0xff);
     else bytes.push(ESCAPES[body] ?? body.charCodeAt(0));
-    i += (match[0] as string).length - 1;
+    i += match[0].length - 1;
   }
   return Buffer.from(bytes).toString('utf8');
 }
