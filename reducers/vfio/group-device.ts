@@ -47,7 +47,7 @@ export function getDeviceFd(call: Call, group: VfioGroup): void {
   call.extentBytes = 0;
   const text = nameArgument(call);
   if (text === undefined) {
-    if (!call.predicted && call.unknown('payload not recorded')) open(call, group, `device of ${group.path}`);
+    if (!call.predicted && call.unknown('payload not recorded')) open(call, group, `unnamed of group ${group.id}`);
     return;
   }
   const space = text.indexOf(' ');
