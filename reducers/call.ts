@@ -47,6 +47,8 @@ export class Call {
   struct: Bytes = Bytes.EMPTY;
   memIn: readonly MemNote[] = NO_NOTES;
   memOut: readonly MemNote[] = NO_NOTES;
+  /** The kernel was told to inject a fault into this thread: one error is a fact of the run. Set by the dispatcher. */
+  faultArmed = false;
   /** How many bytes at `arg` mean something; the comparison stops there. */
   extentBytes = 0;
 

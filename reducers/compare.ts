@@ -47,7 +47,7 @@ function answerAgrees(call: Call): boolean {
 
 /** Allocation failures and injected faults depend on the run, not on the interface. */
 function isLearnableError(call: Call): boolean {
-  return call.event.ret === -1 && (call.event.errno === 'ENOMEM' || call.event.injected);
+  return call.event.ret === -1 && (call.event.errno === 'ENOMEM' || call.event.injected || call.faultArmed);
 }
 
 function structNote(call: Call): MemNote | undefined {

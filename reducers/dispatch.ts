@@ -3,6 +3,7 @@ import { commandName, findCommand } from '../core/uapi/lookup.js';
 import { Call, type Verdict } from './call.js';
 import { judge } from './compare.js';
 import type { Families } from './family.js';
+import { faultArmed, faultFired, followFaultInjection } from './files/fault-injection.js';
 import { fileOfFd } from './files/fds.js';
 import { identifyFile } from './files/open-files.js';
 import { processOf } from './files/processes.js';
@@ -48,6 +49,7 @@ export class Reducer {
         return this.#ioctl(tx, event);
       case 'io':
         reduceFiles(tx, event, this.#families);
+        followFaultInjection(tx, event);
         return this.#io(tx, event);
       default:
         if (!reduceMemory(tx, event, this.#families)) reduceFiles(tx, event, this.#families);
@@ -68,10 +70,13 @@ export class Reducer {
     const command = findCommand(file.kind, event.request);
     const name = command?.name ?? commandName(file.kind, event.request);
     this.call.begin(tx, event, process, file, name, command?.sizeBytes ?? 0);
+    this.call.faultArmed = faultArmed(tx, event.tid);
     const family = this.#families[file.kind];
     if (family?.ioctl === undefined) this.call.unknown('not modelled');
     else family.ioctl(this.call);
-    return judge(this.call);
+    const verdict = judge(this.call);
+    if (this.call.faultArmed && verdict === 'learned' && event.ret === -1) faultFired(tx, event.tid);
+    return verdict;
   }
 
   /** A file without a known past whose kind one successful command gives away. */

@@ -46,6 +46,8 @@ export interface World {
   readonly mirrors: OrderedMap<number, Mirror>;
   /** Facts of the machine, by a key such as `vfio-device/0000:00:10.0/num_regions`. */
   readonly facts: OrderedMap<string, Fact>;
+  /** Threads for which the kernel was told to fail the n-th allocation or check (fail-nth), and n. */
+  readonly armedFaults: OrderedMap<number, number>;
   /** Last id given out, by table name. */
   readonly counters: OrderedMap<string, number>;
 }
@@ -66,6 +68,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'migrations',
   'mirrors',
   'facts',
+  'armedFaults',
   'counters',
 ];
 

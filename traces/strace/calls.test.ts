@@ -206,6 +206,10 @@ test('reading and writing', () => {
     ['read(3, "A\\x42"..., 20) = 2', io('read', { lengthBytes: 20 })],
     ['read(3</etc/passwd>, "AB", 2) = 2', io('read', { path: '/etc/passwd', data: '' })],
     ['read(3</dev/vfio/1>, "\\1\\0\\n\\"", 2) = 2', io('read', { path: '/dev/vfio/1', data: '01000a22' })],
+    [
+      'write(4</proc/7/task/7/fail-nth>, "3", 1) = 1',
+      io('write', { ret: 1, fd: 4, path: '/proc/7/task/7/fail-nth', data: '33', lengthBytes: 1 }),
+    ],
     ['pread64(3, "AB", 2, 7696581394432) = 2', io('pread64', { offset: 7696581394432 })],
     ['pwrite64(3, "AB", 2, 0) = 2', io('pwrite64', { offset: 0 })],
     [

@@ -7,10 +7,11 @@ const MAX_DATA = 4096;
 
 /**
  * Whether what was read or written can matter to the model: devices, anonymous files (a migration stream, an
- * eventfd) and files that the recording does not name. The bytes of ordinary files do not.
+ * eventfd), files that the recording does not name, and the switch of the kernel's fault injection. The bytes of
+ * ordinary files do not.
  */
 function matters(path: string): boolean {
-  return !path.startsWith('/') || path.startsWith('/dev/');
+  return !path.startsWith('/') || path.startsWith('/dev/') || (path.startsWith('/proc/') && path.endsWith('/fail-nth'));
 }
 
 function io(offsetAt: number): CallReader {
