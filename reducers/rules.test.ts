@@ -1,7 +1,6 @@
 import { readdirSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { suite } from '../core/testing.js';
-import { families } from './families.js';
 import { ruleText } from './rules.js';
 
 const test = suite('rules');
@@ -11,7 +10,6 @@ test('every table of rules is listed, and every rule has a text', async () => {
   const files = readdirSync(here, { recursive: true, encoding: 'utf8' }).filter((name) =>
     /(?<!\.test)\.js$/.test(name),
   );
-  assert.ok(Object.keys(families).length > 0);
   let tables = 0;
   for (const file of files) {
     const exports = (await import(new URL(file, here).href)) as Record<string, object>;

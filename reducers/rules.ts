@@ -1,3 +1,5 @@
+// Modules of a family import their family's table and it imports them: entered from here, they find it made.
+import './families.js';
 import { ACCESS_TEST_RULES } from './devices/mock-access.js';
 import { CHECK_RULES } from './devices/mock-check.js';
 import { DEVICE_TEST_RULES } from './devices/mock-device.js';

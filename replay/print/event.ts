@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
-import type { Event, IoctlEvent } from '../../core/event.js';
+import type { Bytes } from '../../core/bytes.js';
+import type { Event, IoctlEvent, MemNote } from '../../core/event.js';
 import { hex, type U64 } from '../../core/u64.js';
 import { formatCall } from '../../core/uapi/format.js';
 import type { Judged, JudgedEvent } from '../judged.js';
@@ -108,9 +109,20 @@ function callText(event: Event, judged: Judged | undefined): string {
 function ioctlText(event: IoctlEvent, judged: Judged | undefined): string {
   const kind = judged?.kind ?? 'unknown';
   const before = formatCall(kind, event.request, event.arg, event.memIn);
-  const after = event.memOut.length === 0 ? before : formatCall(kind, event.request, event.arg, event.memOut);
+  const after = hasAnswer(event) ? formatCall(kind, event.request, event.arg, event.memOut) : before;
   const changed = after === before ? '' : ` => ${after.slice(after.indexOf(' ') + 1)}`;
   return `ioctl(${event.fd}, ${before}${changed})`;
+}
+
+/** A failed call that left its struct alone answered nothing, whatever is behind the struct's pointers. */
+function hasAnswer(event: IoctlEvent): boolean {
+  if (event.memOut.length === 0) return false;
+  if (event.ret !== -1) return true;
+  const structIn = (notes: readonly MemNote[]): Bytes | undefined =>
+    notes.find(({ addr }) => addr === event.arg)?.bytes;
+  const before = structIn(event.memIn);
+  const after = structIn(event.memOut);
+  return before !== undefined && after !== undefined && !before.equals(after);
 }
 
 type MemoryEvent = Extract<Event, { kind: 'mmap' | 'munmap' | 'mprotect' | 'mremap' | 'madvise' | 'brk' }>;

@@ -68,7 +68,11 @@ function tableText(report: Report, style: Style): string {
   const cell = (counts: Readonly<Counts>, verdict: (typeof VERDICTS)[number]): string =>
     counts[verdict] === 0 ? style.paint.dim('.') : painted(verdict, grouped(counts[verdict]), style);
   for (const [call, counts] of rows)
-    table.push([printable(call), grouped(counts.total), ...VERDICTS.map((verdict) => cell(counts, verdict))]);
+    table.push([
+      printable(call).replaceAll(' or ', '\n  or '),
+      grouped(counts.total),
+      ...VERDICTS.map((verdict) => cell(counts, verdict)),
+    ]);
   const rest = Object.keys(report.byCall).length - rows.length;
   const note =
     rest > 0 ? `\n  ${style.paint.dim(`and ${counted(rest, 'command')} with nothing but match and learned`)}` : '';

@@ -1,4 +1,5 @@
 import type { Finding } from '../../core/invariant.js';
+import { ruleText } from '../../reducers/rules.js';
 import type { Change } from '../state-diff.js';
 import { isScalar } from '../state-path.js';
 import type { StepVerb } from '../step-command.js';
@@ -41,7 +42,10 @@ export function momentText({ files, moment, changes, findings, shown }: MomentVi
     `${paint.bold(`event ${event.seq}`)}  ${printable(placeOf(files, event))}${thread}`,
     `  ${wrapped(eventText(moment), style.widthColumns, '    ', 2)}`,
   ];
-  if (judged !== undefined) lines.push(`  ${judgedText(judged, style)}`);
+  if (judged !== undefined) {
+    const text = ruleText(judged.rule);
+    lines.push(`  ${judgedText(judged, style)}${text === undefined ? '' : `: ${text}`}`);
+  }
   if (judged?.explanation !== undefined) {
     const { predicted, reason } = judged.explanation;
     const side = Object.entries(predicted).map(([field, value]) => `${field} ${value}`);
