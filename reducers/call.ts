@@ -1,6 +1,7 @@
 import { Bytes, putU32, putU64 } from '../core/bytes.js';
 import type { IoctlEvent, IoEvent, MemNote } from '../core/event.js';
 import { add, lastOf, sub, type U64 } from '../core/u64.js';
+import type { Families } from './family.js';
 import type { OpenFile, Process } from './files/state.js';
 import type { Tx } from './tx.js';
 
@@ -35,6 +36,8 @@ const NO_NOTES: readonly MemNote[] = [];
  * the state follows the recording. `succeed` gives false when the recording says that the call failed.
  */
 export class Call {
+  /** All families, for handlers that make or end files; set once by the dispatcher. */
+  families: Families = {};
   tx!: Tx;
   event!: IoctlEvent | IoEvent;
   process!: Process;

@@ -40,6 +40,7 @@ export class Reducer {
 
   constructor(families: Families) {
     this.#families = families;
+    this.call.families = families;
   }
 
   /** Applies one event. Gives the verdict when it was a call of a modelled interface, else undefined. */

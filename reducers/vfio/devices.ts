@@ -1,5 +1,5 @@
 import type { Call } from '../call.js';
-import { unbindDevice } from '../iommufd/attach.js';
+import { detachDevice, isAttached, unbindDevice } from '../iommufd/attach.js';
 import type { Tx } from '../tx.js';
 import { patchGroup } from './containers.js';
 import { endGroup } from './groups.js';
@@ -14,6 +14,8 @@ const NO_IRQS: DeviceIrqs = Object.freeze({ type: -1, vectors: 0, unmaskFile: 0,
 const MIGRATION_UNKNOWN: DeviceMigration = Object.freeze({ state: -1, saving: 0, resuming: 0, precopyV2: false });
 /** The command register after the driver enabled the device: I/O and memory are decoded. */
 const COMMAND_ENABLED = 3;
+
+const NO_PASIDS: readonly number[] = Object.freeze([]);
 
 const PCI_NAME = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
@@ -46,7 +48,7 @@ export function ensureDevice(tx: Tx, name: string, driver: DeviceDriver): VfioDe
     boundFile: 0,
     iommufd: 0,
     devid: 0,
-    attached: false,
+    pasids: NO_PASIDS,
     irqs: NO_IRQS,
     ioeventfds: Object.freeze([]),
     lowPower: false,
@@ -99,14 +101,23 @@ export function closeDevice(tx: Tx, name: string): void {
     patchDevice(tx, name, { openCount });
     return;
   }
-  if (device.iommufd !== 0) unbindDevice(tx, device.iommufd, device.devid);
+  if (device.iommufd !== 0) leaveIommufd(tx, device);
   else if (device.group !== 0) leaveGroup(tx, device.group);
   shutMigrationFiles(tx, name);
   const migration = Object.freeze({
     ...(tx.world.devices.get(name)?.migration ?? MIGRATION_UNKNOWN),
     precopyV2: false,
   });
-  patchDevice(tx, name, { ...RESET, openCount, migration, boundFile: 0, iommufd: 0, devid: 0, attached: false });
+  patchDevice(tx, name, { ...RESET, openCount, migration, boundFile: 0, iommufd: 0, devid: 0, pasids: NO_PASIDS });
+}
+
+/** The device's object goes, after every address space that it was attached to. */
+function leaveIommufd(tx: Tx, device: VfioDevice): void {
+  const { iommufd, devid } = device;
+  if (!tx.world.iommufds.has(iommufd)) return;
+  for (const pasid of [0, ...device.pasids])
+    if (isAttached(tx, iommufd, devid, pasid)) detachDevice(tx, iommufd, devid, pasid);
+  unbindDevice(tx, iommufd, devid);
 }
 
 /** The device is no user of its group's container any more; a group whose fd is gone ends with its last device. */

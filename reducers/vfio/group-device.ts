@@ -1,11 +1,9 @@
 import type { Call } from '../call.js';
 import { installFd, predictNewFd } from '../files/fds.js';
 import { attachDevice, bindDevice, bindRefusal, compatIoasId } from '../iommufd/attach.js';
-import { contextOf } from '../iommufd/context.js';
 import { patchGroup } from './containers.js';
 import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
 import { markEmulated } from './groups.js';
-import { vfioFamilies } from './index.js';
 import { isBadPointer } from './payload.js';
 import { refuse, type Rule } from './rules.js';
 import type { VfioGroup } from './state.js';
@@ -130,15 +128,16 @@ function open(call: Call, group: VfioGroup, name: string): void {
     flags: O_RDWR,
     cloexec: true,
   } as const;
-  installFd(tx, call.process, fd, made, call.event, vfioFamilies);
+  installFd(tx, call.process, fd, made, call.event, call.families);
 }
 
 /** On an iommufd: an object for the device, attached to the IOAS of the compatibility mode. */
 function bind(call: Call, group: VfioGroup, name: string): void {
   const { tx } = call;
   if (!tx.world.iommufds.has(group.iommufd)) return;
-  const devid = bindDevice(tx, contextOf(tx, group.iommufd).id, name, call.event.seq, group.path);
+  const devid = bindDevice(tx, group.iommufd, name, call.event.seq, group.path);
+  patchDevice(tx, name, { iommufd: group.iommufd, devid });
   const ioas = compatIoasId(tx, group.iommufd);
-  const attached = ioas !== 0 && 'ptId' in attachDevice(tx, group.iommufd, devid, ioas, call.event.seq);
-  patchDevice(tx, name, { iommufd: group.iommufd, devid, attached });
+  // A mediated device reads the IOAS through its driver and has no page table of its own.
+  if (ioas !== 0 && driverOfName(name) !== 'mdev') attachDevice(tx, group.iommufd, devid, ioas, call.event.seq);
 }

@@ -119,7 +119,8 @@ export interface VfioDevice {
   /** iommufd context and object id there, 0 when not bound. */
   readonly iommufd: number;
   readonly devid: number;
-  readonly attached: boolean;
+  /** PASIDs that were attached one by one. */
+  readonly pasids: readonly number[];
   readonly irqs: DeviceIrqs;
   readonly ioeventfds: readonly IoEventFd[];
   /** Low power: the user let go of the device's runtime power reference. null: cannot be known. */

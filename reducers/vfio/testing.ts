@@ -82,6 +82,11 @@ export class Lab {
     return fd;
   }
 
+  /** A file that was open before the recording began; the fd's path shows in a call on it. */
+  foundOpen(fd: number, path: string): void {
+    this.feed(ev('fcntl', { fd, path, cmd: 3 }));
+  }
+
   eventfd(fd: number): number {
     this.feed(ev('open', { call: 'eventfd2', ret: fd, retPath: 'anon_inode:[eventfd]' }));
     return fd;

@@ -105,7 +105,7 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
 
 function giveAccess(call: Call, device: VfioDevice, iommufd: number, devid: number): void {
   openDevice(call.tx, device.name);
-  patchDevice(call.tx, device.name, { boundFile: call.file.id, iommufd, devid, attached: false, unknownSince: -1 });
+  patchDevice(call.tx, device.name, { boundFile: call.file.id, iommufd, devid, unknownSince: -1 });
 }
 
 // ---- ATTACH and DETACH -------------------------------------------------------------------------------------
@@ -118,8 +118,7 @@ export function attachPt(call: Call): void {
   const pasid = pasidOf(call, device, 12, R.attachFlags, R.attachPasid);
   if (pasid === undefined) return;
   if (device.iommufd === 0 || !call.tx.world.iommufds.has(device.iommufd)) {
-    if (call.unknown('which iommufd the device is bound to is not in the recording'))
-      patchDevice(call.tx, device.name, { attached: true });
+    call.unknown('which iommufd the device is bound to is not in the recording');
     return;
   }
   attach(call, device, struct.u32(8), pasid);
@@ -140,7 +139,7 @@ function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): vo
   } else if (result.errno !== '') {
     if (call.fail(result.errno, result.rule)) return;
   } else if (!call.unknown(result.unknown)) return;
-  if (pasid === 0) patchDevice(tx, device.name, { attached: true });
+  if (pasid !== 0 && !moves) patchDevice(tx, device.name, { pasids: Object.freeze([...device.pasids, pasid]) });
 }
 
 export function detachPt(call: Call): void {
@@ -152,7 +151,7 @@ export function detachPt(call: Call): void {
   if (!call.succeed('detach-pt.ok')) return;
   if (device.iommufd !== 0 && call.tx.world.iommufds.has(device.iommufd))
     detachDevice(call.tx, device.iommufd, device.devid, pasid);
-  if (pasid === 0) patchDevice(call.tx, device.name, { attached: false });
+  patchDevice(call.tx, device.name, { pasids: Object.freeze(device.pasids.filter((one) => one !== pasid)) });
 }
 
 /** The PASID of the request, 0 for none; undefined when the prediction was made. */

@@ -5,7 +5,6 @@ import { MTTY_HEADER_BYTES, MTTY_MIGRATION_FLAGS, mttyDataBytes, portsBytes } fr
 import { installFd, predictNewFd } from '../../files/fds.js';
 import { patchDevice, shutMigrationFiles } from '../devices.js';
 import { deviceKey, smallFact } from '../facts.js';
-import { vfioFamilies } from '../index.js';
 import { refuse, type Rule } from '../rules.js';
 import type { MigrationFile, VfioDevice } from '../state.js';
 import {
@@ -221,6 +220,6 @@ function enterFd(call: Call, name: string): void {
     fd,
     { kind: 'vfio-migration', path, object, flags: resuming ? 1 : 0, cloexec: true },
     call.event,
-    vfioFamilies,
+    call.families,
   );
 }

@@ -1,0 +1,141 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../../core/testing.js';
+import { ev } from '../testing.js';
+import { GROUP_RULES as R } from './group.js';
+import { DEVICE_FD_RULES as D } from './group-device.js';
+import { checkRows, DATA, Lab, MDEV, PCI_DEVICE, type Row, struct, text } from './testing.js';
+import {
+  GROUP_GET_DEVICE_FD,
+  GROUP_GET_STATUS,
+  GROUP_SET_CONTAINER,
+  GROUP_UNSET_CONTAINER,
+  IOMMU_UNMAP_DMA,
+  SET_IOMMU,
+  UNMAP_VADDR,
+} from './uapi.js';
+
+const test = suite('vfio group');
+
+function group(lab: Lab): Lab {
+  lab.open('/dev/vfio/vfio', 3);
+  lab.open('/dev/vfio/7', 4);
+  return lab;
+}
+
+const setContainer = (lab: Lab, fd: number, errno: string, from = 4) =>
+  lab.ioctl(from, GROUP_SET_CONTAINER, { in: struct(4, [0, fd >>> 0]), errno });
+
+const rows: readonly Row[] = [
+  { rule: R.unknownCommand, errno: 'ENOTTY', run: (l, e) => group(l).ioctl(4, SET_IOMMU, { errno: e }) },
+  {
+    rule: R.statusArgsz,
+    errno: 'EINVAL',
+    run: (l, e) => group(l).ioctl(4, GROUP_GET_STATUS, { in: struct(8, [0, 7]), errno: e }),
+  },
+  { rule: R.setFault, errno: 'EFAULT', run: (l, e) => group(l).ioctl(4, GROUP_SET_CONTAINER, { arg: 0, errno: e }) },
+  { rule: R.setBadFd, errno: 'EBADF', run: (l, e) => setContainer(group(l), 9, e) },
+  { rule: R.setBadFd, errno: 'EBADF', run: (l, e) => setContainer(group(l), -1, e) },
+  { rule: R.setBadFd, errno: 'EBADF', run: (l, e) => setContainer(l.container(), 9, e) },
+  { rule: R.setAgain, errno: 'EINVAL', run: (l, e) => setContainer(l.container(), 3, e) },
+  {
+    rule: R.setMixed,
+    errno: 'EPERM',
+    run(lab, errno) {
+      lab.container().open('/dev/vfio/noiommu-0', 5);
+      return setContainer(lab, 3, errno, 5);
+    },
+  },
+  {
+    rule: R.setVaddr,
+    errno: 'EBUSY',
+    run(lab, errno) {
+      lab.container().good(lab.map(0, 0x1000));
+      lab.good(lab.ioctl(3, IOMMU_UNMAP_DMA, { in: struct(24, [4, UNMAP_VADDR], [16, 0x1000, 8]) }));
+      lab.open('/dev/vfio/8', 5);
+      return setContainer(lab, 3, errno, 5);
+    },
+  },
+  {
+    rule: R.setNoIommu,
+    errno: 'EINVAL',
+    run(lab, errno) {
+      lab.open('/dev/iommu', 3);
+      lab.open('/dev/vfio/7', 4);
+      lab.good(setContainer(lab, 3, ''));
+      lab.open('/dev/vfio/noiommu-0', 5);
+      return setContainer(lab, 3, errno, 5);
+    },
+  },
+  { rule: R.setNotContainer, errno: 'EBADFD', run: (l, e) => setContainer(group(l), l.eventfd(5), e) },
+  { rule: R.unsetNone, errno: 'EINVAL', run: (l, e) => group(l).ioctl(4, GROUP_UNSET_CONTAINER, { errno: e }) },
+  { rule: R.unsetBusy, errno: 'EBUSY', run: (l, e) => l.device().ioctl(4, GROUP_UNSET_CONTAINER, { errno: e }) },
+];
+
+test('each rejection has its errno, in the kernel order', () => checkRows(R, rows));
+
+const getDevice = (lab: Lab, name: string, errno: string, ret = 5) =>
+  lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(name), errno, ret });
+
+const deviceRows: readonly Row[] = [
+  { rule: D.copyIn, errno: 'EFAULT', run: (l, e) => l.container().ioctl(4, GROUP_GET_DEVICE_FD, { arg: 8, errno: e }) },
+  {
+    rule: D.tooLong,
+    errno: 'EINVAL',
+    run: (l, e) => l.container().ioctl(4, GROUP_GET_DEVICE_FD, { in: text('x'.repeat(4096)).slice(0, 4096), errno: e }),
+  },
+  { rule: D.noDevice, errno: 'ENODEV', run: (l, e) => getDevice(l.container(), '', e) },
+  { rule: D.noDevice, errno: 'ENODEV', run: (l, e) => getDevice(l.container(), `${MDEV} x`, e) },
+  { rule: D.options, errno: 'EINVAL', run: (l, e) => getDevice(group(l), `${PCI_DEVICE} vf_token=1`, e) },
+  { rule: D.noContainer, errno: 'EINVAL', run: (l, e) => getDevice(group(l), PCI_DEVICE, e) },
+  { rule: D.noBackend, errno: 'EINVAL', run: (l, e) => getDevice(l.container(null), PCI_DEVICE, e) },
+];
+
+test('each rejection of GET_DEVICE_FD has its errno, in the kernel order', () => checkRows(D, deviceRows));
+
+test('a device is the lowest free fd, and can be opened twice', () => {
+  const lab = new Lab().container();
+  assert.is(getDevice(lab, PCI_DEVICE, '', 6).verdict, 'diverge');
+  lab.good(getDevice(lab, PCI_DEVICE, '', 5));
+  assert.is(lab.world.devices.get(PCI_DEVICE)?.openCount, 2);
+  assert.is(lab.world.groups.get(7)?.openDevices, 1);
+});
+
+test('status: viable, and whether a container is set', () => {
+  const lab = group(new Lab());
+  const status = (flags: number) => lab.ioctl(4, GROUP_GET_STATUS, { in: struct(8), out: struct(8, [4, flags]) });
+  lab.good(status(1));
+  lab.good(setContainer(lab, 3, ''));
+  lab.good(status(3));
+  assert.is(status(1).verdict, 'diverge');
+});
+
+test('order of closing: the device keeps group and container', () => {
+  const lab = new Lab().device();
+  lab.good(lab.map(0, 0x1000));
+  lab.close(3);
+  lab.close(4);
+  assert.is(lab.world.containers.size, 1);
+  assert.is(lab.world.groups.get(7)?.container, 1);
+  lab.close(5);
+  assert.is(lab.world.containers.size, 0);
+  assert.is(lab.world.groups.get(7)?.container, 0);
+});
+
+test('a mapping of the device fd keeps the group busy', () => {
+  const lab = new Lab().device();
+  lab.feed(ev('mmap', { lengthBytes: 4096, flags: 1, fd: 5, path: 'anon_inode:[vfio-device]', ret: DATA }));
+  lab.close(5);
+  const busy = lab.ioctl(4, GROUP_UNSET_CONTAINER, { errno: 'EBUSY' });
+  assert.is(busy.verdict, 'match', busy.explanation);
+  assert.match(busy.looked, /mmaps of its fd are alive/);
+  lab.feed(ev('munmap', { addr: DATA, lengthBytes: 4096 }));
+  lab.good(lab.ioctl(4, GROUP_UNSET_CONTAINER));
+});
+
+test('a group found open answers unknown until it is told', () => {
+  const lab = new Lab();
+  lab.foundOpen(4, '/dev/vfio/7');
+  assert.match(lab.ioctl(4, GROUP_GET_STATUS, { in: struct(8), out: struct(8, [4, 3]) }).unknown, /since event/);
+  assert.match(lab.ioctl(4, GROUP_UNSET_CONTAINER).unknown, /since event/);
+  lab.good(lab.ioctl(4, GROUP_GET_STATUS, { in: struct(8), out: struct(8, [4, 1]) }));
+});
