@@ -1,4 +1,4 @@
-import { lastOf } from '../../core/u64.js';
+import { add, lastOf } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { probePin } from '../memory/pin.js';
 import {
@@ -178,8 +178,21 @@ export function accessRw(call: Call): void {
 function faults(call: Call, start: number | bigint, last: number | bigint, write: boolean): boolean {
   const answer = probePin(call.tx, call.process.space, start, last, { write, longterm: false, pfnmapOk: true });
   if (answer.kind === 'fault') return call.fail('EFAULT', 'access-rw.fault');
-  if (answer.kind === 'unknown') call.unknown(answer.why);
+  if (answer.kind === 'unknown' && !onStack(call, start, last)) call.unknown(answer.why);
   return false;
+}
+
+/** Bytes around the struct of a call that its stack frame and those of its callers may take. */
+const FRAME_BYTES = 64 * 1024;
+
+/**
+ * The stack is made by execve, which no recorded call shows. A buffer near the call's own struct, both above
+ * everything that the kernel placed for mmap, lies in it, and can be read and written.
+ */
+function onStack(call: Call, start: number | bigint, last: number | bigint): boolean {
+  const placed = call.tx.world.spaces.get(call.process.space)?.firstPlacedLast ?? null;
+  if (placed === null || start <= placed || call.arg <= placed) return false;
+  return add(start, FRAME_BYTES) > call.arg && last < add(call.arg, FRAME_BYTES);
 }
 
 export function accessReplaceIoas(call: Call): void {

@@ -89,15 +89,20 @@ export function bindRefusal(tx: Tx, contextId: number, group: string): Refusal |
   return undefined;
 }
 
-/** Unbinds a device; its vDEVICE goes and leaves its id reserved for good (`iommufd_device_unbind`). */
+/**
+ * Unbinds a device; its vDEVICE goes and leaves its id reserved for good (`iommufd_device_unbind`). A real device is
+ * detached before, as VFIO does when it closes one.
+ */
 export function unbindDevice(tx: Tx, contextId: number, deviceId: number): void {
   const device = typedObject(tx, contextId, deviceId, 'device');
   if (device === undefined) return;
   const vdevice = typedObject(tx, contextId, device.vdevice, 'vdevice');
   if (vdevice !== undefined && vdevice.users === 0) destroyVdevice(tx, contextId, vdevice, true);
+  if (device.mock === null)
+    for (const pasid of attachedPasids(tx, contextId, device)) detachDevice(tx, contextId, deviceId, pasid);
   const now = deviceOf(tx, contextId, deviceId);
   if (now.users > 1) {
-    // Still attached somewhere: the driver's reference goes, the object stays until the context does.
+    // Still attached for a PASID: the driver's reference goes, the object stays until the context does.
     patchObject(tx, contextId, now, { users: now.users - 1 });
     return;
   }
@@ -106,6 +111,17 @@ export function unbindDevice(tx: Tx, contextId: number, deviceId: number): void 
     patchContext(tx, contextId, { holders: contextOf(tx, contextId).holders - 1 });
     releaseContextIfDone(tx, contextId);
   }
+}
+
+function attachedPasids(tx: Tx, contextId: number, device: BoundDevice): number[] {
+  const pasids: number[] = [];
+  const { attachments } = contextOf(tx, contextId);
+  attachments.forRange(`${device.group}/`, `${device.group}0`, (attachment, key) => {
+    if (key.startsWith(`${device.group}/`) && attachment.devices.includes(device.id))
+      pasids.push(Number(key.slice(device.group.length + 1)));
+    return undefined;
+  });
+  return pasids;
 }
 
 /** Whether a device is attached for a PASID. */

@@ -3,7 +3,7 @@ import { rangeAt } from '../../core/interval.js';
 import { add, lastOf, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { contextOf, ioasByKey, markContextUnknown, typedObject } from './context.js';
-import { commonPageSizes } from './domain.js';
+import { commonPageSizes, learnRanges, rangesFrom } from './domain.js';
 import { deleteArea, insertArea, usableRanges } from './iopt.js';
 import { executeUnmap, mapUserMemory, planUnmap } from './map.js';
 import { refuseSmallPages, setLargePages } from './option.js';
@@ -242,10 +242,42 @@ function getInfo(call: Call): void {
   if (argsz < INFO_MIN_BYTES && call.fail('EINVAL', 'compat-info.argsz')) return;
   const ioas = compatIoas(call);
   if (ioas === undefined) return;
-  const pgsizes = commonPageSizes(call.tx, ioas);
-  if (ioas.unknownHardware.length > 0 || ioas.unknownSince >= 0)
-    call.unknown('reserved ranges of the device not recorded yet');
+  if (ioas.unknownSince >= 0) call.unknown(`reserved ranges unknown since event ${ioas.unknownSince}`);
   if (!call.succeed('compat-info.ok')) return;
+  if (ioas.unknownHardware.length > 0 && !learnInfo(call, ioas, argsz)) return;
+  tellInfo(call, ioasByKey(call.tx, ioas.id), argsz);
+}
+
+/** Takes the reserved ranges over from an answer that holds them all; else only its size is a fact. */
+function learnInfo(call: Call, ioas: Ioas, argsz: number): boolean {
+  const key = ioas.unknownHardware[0] as string;
+  const total = call.learn32(0, `iommu/${key}/info_bytes`, 'argsz');
+  learnPageSizes(call, ioas);
+  const rangesAt = RANGES_AT + RANGES_HEADER_BYTES;
+  if (total === undefined || argsz < total) {
+    // The capabilities that did fit are not compared.
+    if (argsz > INFO_BYTES) call.outUnknown(add(call.arg, INFO_BYTES), argsz - INFO_BYTES, 'not all ranges told');
+    call.out32(4, 3, 'flags');
+    call.extentBytes = Math.min(argsz, call.struct.length);
+    return false;
+  }
+  const shown = call.memOut.find((note) => note.addr === call.arg)?.bytes;
+  if (!shown?.has(rangesAt, total - rangesAt)) return false;
+  const ranges = rangesFrom(new Bytes(shown.slice(rangesAt, total - rangesAt).toUint8Array()));
+  if (!learnRanges(call.tx, ioas.id, ranges, call.event.seq)) return false;
+  call.noteLearned();
+  return true;
+}
+
+/** Page sizes of real domains are told here only; later answers must agree. */
+function learnPageSizes(call: Call, ioas: Ioas): void {
+  const hwpt = typedObject(call.tx, ioas.context, ioas.hwpts[0] ?? 0, 'hwpt-paging');
+  if (hwpt !== undefined) call.learn64(8, `iommu/${hwpt.domain.owner}/pgsizes`, 'iova_pgsizes');
+}
+
+/** The whole answer, and then the parts of it that fit. */
+function tellInfo(call: Call, ioas: Ioas, argsz: number): void {
+  const pgsizes = commonPageSizes(call.tx, ioas);
   const ranges = [...usableRanges(ioas)];
   const total = RANGES_AT + RANGES_HEADER_BYTES + ranges.length * 16;
   const info = new Uint8Array(total);
@@ -262,18 +294,18 @@ function getInfo(call: Call): void {
     putU64(info, RANGES_AT + RANGES_HEADER_BYTES + index * 16, range.start);
     putU64(info, RANGES_AT + RANGES_HEADER_BYTES + index * 16 + 8, range.last);
   });
-  tellInfo(call, info, argsz, ranges.length, pgsizes !== undefined);
+  if (pgsizes === undefined) learnPageSizes(call, ioas);
+  putInfo(call, info, argsz, ranges.length, pgsizes !== undefined);
 }
 
 /** Writes what fits: a capability whole, the ranges one by one, the struct's beginning always. */
-function tellInfo(call: Call, info: Uint8Array, argsz: number, rangeCount: number, knownPgsizes: boolean): void {
+function putInfo(call: Call, info: Uint8Array, argsz: number, rangeCount: number, knownPgsizes: boolean): void {
   const put = (at: number, count: number): void => {
     if (count > 0) call.outBytes(add(call.arg, at), new Bytes(info, at, count), `bytes ${at}..${at + count - 1}`);
   };
   const head = Math.min(argsz, INFO_BYTES);
   put(0, 8);
   if (knownPgsizes) put(8, 8);
-  else call.learn64(8, 'iommu/pgsizes', 'iova_pgsizes');
   put(16, head - 16);
   if (argsz >= AVAIL_AT + AVAIL_BYTES) put(AVAIL_AT, AVAIL_BYTES);
   else if (argsz >= RANGES_AT) put(AVAIL_AT + 4, 4);

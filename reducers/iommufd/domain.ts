@@ -46,9 +46,10 @@ export function toldRanges(tx: Tx, deviceKey: string): Interval[] | undefined {
 export function realTraits(tx: Tx, deviceKey: string, dirtyTracking: boolean): DomainTraits {
   const ranges = toldRanges(tx, deviceKey);
   const pgsizes = tx.world.facts.get(`iommu/${deviceKey}/pgsizes`)?.value;
+  const known = pgsizes instanceof Bytes ? pgsizes.u64(0) : 0;
   return Object.freeze({
     owner: deviceKey,
-    pgsizes: typeof pgsizes === 'number' || typeof pgsizes === 'bigint' ? pgsizes : 0,
+    pgsizes: known,
     aperture: ranges === undefined ? null : apertureOf(ranges),
     dirtyTracking,
   });

@@ -100,7 +100,7 @@ function learnFromAnswer(call: Call, ioas: Ioas, capacity: number, array: U64): 
   const key = ioas.unknownHardware[0] as string;
   const countKey = `iommu/${key}/range_count`;
   const told = call.tx.world.facts.get(countKey)?.value;
-  const count = typeof told === 'number' ? told : undefined;
+  const count = told instanceof Bytes ? told.u32(0) : undefined;
   if (capacity === 0 || (count !== undefined && count > capacity)) {
     call.fail('EMSGSIZE', 'iova-ranges.size');
     if (call.recordedErrno !== 'EMSGSIZE') return;
