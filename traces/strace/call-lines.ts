@@ -9,8 +9,13 @@ import type { Context } from './context.js';
 import { ioctlOf } from './ioctl-call.js';
 import { otherCall } from './other-call.js';
 import type { Entered, Thread } from './recorder.js';
+import { copied } from './text.js';
 
 const EXITS: ReadonlySet<string> = new Set(['exit', 'exit_group']);
+
+/** First halves are kept whole up to so much in all, then cut: nothing else ends when no second half ever comes. */
+const MAX_ENTERED_BYTES = 64 << 20;
+const MAX_CROWDED_BYTES = 1024;
 
 /**
  * Calls from text: whole ones, halves that are put together, and ends of threads. The thread's line has been told
@@ -18,6 +23,8 @@ const EXITS: ReadonlySet<string> = new Set(['exit', 'exit_group']);
  */
 export class CallLines {
   readonly #context: Context;
+  /** How much text the first halves of calls hold. */
+  #enteredBytes = 0;
 
   constructor(context: Context) {
     this.#context = context;
@@ -36,7 +43,10 @@ export class CallLines {
     const name = text.slice(0, text.indexOf('('));
     // An ioctl ends the run when it completes: only then its argument is sure to be known.
     if (name !== 'ioctl' && !isStatement(text)) recorder.endRun(thread);
-    thread.entered = { name, text, enteredAt: recorder.nextSeq, line };
+    const room = this.#enteredBytes + text.length <= MAX_ENTERED_BYTES;
+    const kept = room ? text : copied(text.slice(0, MAX_CROWDED_BYTES));
+    this.#enteredBytes += kept.length;
+    thread.entered = { name, text: kept, enteredAt: recorder.nextSeq, line };
   }
 
   /** The second half: `rest` is what stands behind `resumed>`. */
@@ -47,6 +57,7 @@ export class CallLines {
       return this.#context.skip('IOT104', name, column);
     }
     owner.entered = null;
+    this.#enteredBytes -= entered.text.length;
     this.#complete(owner, entered.text + rest, entered.enteredAt, state, column);
   }
 
@@ -61,6 +72,7 @@ export class CallLines {
   neverResumed(thread: Thread): void {
     const entered = thread.entered as Entered;
     thread.entered = null;
+    this.#enteredBytes -= entered.text.length;
     const call = splitCall(entered.text);
     if (call === undefined) return;
     if (EXITS.has(call.name)) return this.#exitCall(thread, new Args(call, NO_RESULT, this.#context.arena));
@@ -125,6 +137,8 @@ export class CallLines {
   #emit(thread: Thread, call: CallText, result: Result, enteredAt: number, lenient: boolean, column: number): void {
     const { recorder, arena } = this.#context;
     const args = new Args(call, result, arena);
+    // Whoever calls is alive: the number belongs to a new thread now.
+    thread.ended = false;
     if (EXITS.has(call.name)) return this.#exitCall(thread, args);
     const note = memoryOf(args);
     if (note !== undefined) return recorder.note(thread, args.u64(3), note);
@@ -181,7 +195,6 @@ export class CallLines {
   #exitCall(thread: Thread, args: Args): void {
     const { recorder } = this.#context;
     recorder.endRun(thread);
-    if (thread.ended) return;
     const status = args.u64(0);
     thread.ended = true;
     const head = this.#head(thread);

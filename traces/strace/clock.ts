@@ -3,7 +3,7 @@
  *
  * Epoch seconds (`-ttt`) give a real start. A time of day (`-t`, `-tt`) has no date: a step back by more than
  * half a day is taken for midnight. A relative time (`-r`) is the distance to the line before, and is added up.
- * Lines without a time keep the time of the line before, so that time never stands at 0 by accident.
+ * A clock that was set back behind the first line stands at 0. Lines without a time keep the time of the line before, so that time never stands at 0 by accident.
  */
 export class Clock {
   #kind: 'none' | 'epoch' | 'day' | 'relative' = 'none';
@@ -65,7 +65,7 @@ export class Clock {
   #set(seconds: number, ns: number): boolean {
     const distance = (seconds - this.#startSeconds) * 1_000_000_000 + (ns - this.#startNs);
     if (!Number.isSafeInteger(distance)) return false;
-    this.#now = distance;
+    this.#now = Math.max(0, distance);
     return true;
   }
 }

@@ -209,7 +209,7 @@ export class FastLines {
     const tid = this.#leader.commit();
     if (tid < 0) return undefined;
     const thread = this.#context.recorder.thread(tid);
-    return thread.entered === null ? thread : undefined;
+    return thread.entered === null && !thread.ended ? thread : undefined;
   }
 }
 

@@ -56,6 +56,7 @@ test('clocks: distance, midnight, relative', () => {
     ['1795226779.5 close(1) = 0\n1795226780.25 close(1) = 0\nclose(1) = 0\n', [0, 750_000_000, 750_000_000]],
     ['23:59:59.5 close(1) = 0\n00:00:01 close(1) = 0\n00:00:00 close(1) = 0', [0, 1_500_000_000, 500_000_000]],
     ['  0.000010 close(1) = 0\n  0.5 close(1) = 0\n1.25 close(1) = 0', [0, 500_000_000, 1_750_000_000]],
+    ['100000001.5 close(1) = 0\n100000000.5 close(1) = 0', [0, 0]],
     ['02:00:00 (+ 0.1) close(1) = 0\n02:00:01 (+ 0.7) close(1) = 0', [0, 1_000_000_000]],
   ];
   for (const [text, times] of rows) {
@@ -325,6 +326,38 @@ test('diagnostics are capped and counted', () => {
   assert.is(skippedLines, 5000);
   assert.is(log.list.length, 1001);
   assert.is(log.list.at(-1)?.code, 'IOT109');
+});
+
+test('a thread number that comes again', () => {
+  const { events } = parse(
+    '1 exit_group(0) = ?\n1 close(3) = 0\n1 +++ killed by SIGKILL +++\n1 exit_group(1) = ?\n1 exit_group(2) = ?\n',
+  );
+  const seen = events.map((event) => (event.kind === 'exit' ? `${event.call} ${event.status}` : event.kind));
+  assert.equal(seen, ['exit_group 0', 'close', 'killed 9', 'exit_group 1', 'exit_group 2']);
+});
+
+test('which process a line without a number belongs to', () => {
+  const rows: readonly [string, readonly number[]][] = [
+    // the first process keeps 0 when its number turns up
+    ['close(3) = 0\nstrace: Process 12 attached\n[pid 11] close(3) = 0\n[pid 12] close(3) = 0\n', [0, 0, 12]],
+    ['fork() = 12\n[pid 12] close(3) = 0\n[pid 11] close(3) = 0\n', [0, 12, 0]],
+    ['fork( <unfinished ...>\n[pid 12] close(3) = 0\n[pid 11] <... fork resumed>) = 12\n', [12, 0]],
+    ['gettid() = 11\nfork( <unfinished ...>\n[pid 11] <... fork resumed>) = 12\n[pid 12] close(3) = 0\n', [0, 0, 12]],
+    // the last survivor's lines have no number again
+    ['fork() = 12\n[pid 11] close(3) = 0\n[pid 11] +++ exited with 0 +++\nclose(3) = 0\n', [0, 0, 0, 12]],
+    ['fork() = 12\n[pid 12] close(3) = 0\n[pid 12] +++ exited with 0 +++\nclose(3) = 0\n', [0, 12, 12, 0]],
+    // strace -p 11
+    ['strace: Process 11 attached\nclose(3) = 0\nstrace: Process 12 attached\n[pid 11] close(3) = 0\n', [0, 0]],
+    // an excerpt from the middle
+    ['[pid 11] close(3) = 0\n[pid 12] close(3) = 0\n[pid 12] +++ exited with 0 +++\nclose(3) = 0\n', [11, 12, 12, 11]],
+  ];
+  for (const [text, tids] of rows) {
+    assert.equal(
+      parse(text).events.map((event) => event.tid),
+      tids,
+      text,
+    );
+  }
 });
 
 test('a line without end', () => {

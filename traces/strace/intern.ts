@@ -1,3 +1,6 @@
+/** A path has at most PATH_MAX bytes, and nothing else that comes twice is longer. */
+const MAX_TOKEN_BYTES = 4096;
+
 /**
  * A table from runs of bytes to values, so that a token seen before costs neither a string nor a parse.
  *
@@ -33,7 +36,7 @@ export class Interner<V> {
   #add(buffer: Uint8Array, from: number, to: number, hash: number, at: number): V {
     const bytes = buffer.slice(from, to);
     const value = this.#make(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1'));
-    if (this.#count >= this.#maxEntries) return value;
+    if (this.#count >= this.#maxEntries || bytes.length > MAX_TOKEN_BYTES) return value;
     this.#slots[at] = { hash, bytes, value };
     if (++this.#count * 2 > this.#slots.length) this.#grow();
     return value;

@@ -17,9 +17,8 @@ function matters(path: string): boolean {
 function io(offsetAt: number): CallReader {
   return (args, head) => {
     const { fd, path } = args.fd(0);
-    const bytes = args.bytes(1);
-    const addr = bytes === undefined ? pointer(args) : null;
-    return moved(args, head, fd, path, offsetAt, args.u64(2), bytes ?? Bytes.EMPTY, addr);
+    const bytes = matters(path) ? args.bytes(1) : undefined;
+    return moved(args, head, fd, path, offsetAt, args.u64(2), bytes ?? Bytes.EMPTY, pointer(args));
   };
 }
 
@@ -27,7 +26,7 @@ function vectorIo(offsetAt: number): CallReader {
   return (args, head) => {
     const { fd, path } = args.fd(0);
     const { data, lengthBytes } = args.vector(1);
-    return moved(args, head, fd, path, offsetAt, lengthBytes, data, null);
+    return moved(args, head, fd, path, offsetAt, lengthBytes, matters(path) ? data : Bytes.EMPTY, null);
   };
 }
 
@@ -41,14 +40,15 @@ function moved(
   bytes: Bytes,
   addr: U64 | null,
 ) {
-  const data = matters(path) ? bytes.slice(0, Math.min(bytes.length, MAX_DATA)) : Bytes.EMPTY;
+  const data = bytes.slice(0, Math.min(bytes.length, MAX_DATA));
   const offset = offsetAt < 0 ? null : args.u64(offsetAt);
   return { kind: 'io', ...head, call: args.name, fd, path, offset, lengthBytes, data, addr } as const;
 }
 
 /** strace prints the buffer's address when it cannot show what is in it. */
 function pointer(args: Args): U64 | null {
-  return /^(0x|NULL|0$)/.test(args.text(1)) ? args.u64(1) : null;
+  const text = args.text(1);
+  return text === '0' || text.startsWith('0x') || text === 'NULL' ? args.u64(1) : null;
 }
 
 /** Calls that move bytes between a file and memory. */

@@ -1,4 +1,4 @@
-import type { EventBatch, RecordingInfo } from '../../core/event.js';
+import { BATCH_EVENTS, type EventBatch, type RecordingInfo } from '../../core/event.js';
 import { DiagnosticLog } from '../diagnostic-log.js';
 import type { Input } from '../input/chunks.js';
 import type { Recording } from '../recording.js';
@@ -77,17 +77,22 @@ async function* eventsOf(input: Input, parser: StraceParser): AsyncGenerator<Eve
   try {
     for await (const chunk of input.chunks()) {
       parser.push(chunk);
-      yield* taken(parser);
+      if (parser.waiting >= BATCH_EVENTS) yield* taken(parser, BATCH_EVENTS);
     }
   } catch (error) {
     failure = error;
   }
   parser.end();
-  yield* taken(parser);
+  yield* taken(parser, 1);
   if (failure !== undefined) throw failure;
   return undefined;
 }
 
-function* taken(parser: StraceParser): Generator<EventBatch> {
-  for (let batch = parser.take(); batch.length > 0; batch = parser.take()) yield batch;
+/** Batches as long as at least so many events wait: full ones while reading, all that is left at the end. */
+function* taken(parser: StraceParser, atLeast: number): Generator<EventBatch> {
+  while (parser.waiting >= atLeast) {
+    const batch = parser.take();
+    if (batch.length === 0) return;
+    yield batch;
+  }
 }

@@ -57,9 +57,9 @@ export class StraceParser implements BlockSink {
     return this.#context.recorder.take(this.#ended);
   }
 
-  /** How many events {@link take} would give over several turns. */
-  get ready(): number {
-    return this.#context.recorder.ready;
+  /** How many events wait to be taken, complete or not: whether it is worth while to {@link take} some. */
+  get waiting(): number {
+    return this.#context.recorder.waiting;
   }
 
   get skippedLines(): number {

@@ -38,6 +38,7 @@ export interface Thread {
   /** The statements since this thread's last call: the first `runCount` of the list, which is used again and again. */
   run: MemNote[];
   runCount: number;
+  runBytes: number;
   /** The annotated ioctl that the run follows directly. */
   last: PendingIoctl | null;
   /** A call whose second half has not come yet. */
@@ -70,6 +71,8 @@ const MAX_THREADS = 65_536;
 const MAX_HELD_EVENTS = 65_536;
 const MAX_HELD_PAYLOAD_BYTES = 64 << 20;
 const MAX_RUN = 4096;
+/** About what a statement costs beside its bytes. */
+const NOTE_BYTES = 96;
 
 export class Recorder {
   readonly #report: Report;
@@ -79,7 +82,9 @@ export class Recorder {
   #events: Event[] = [];
   #head = 0;
   #taken = 0;
+  /** Payload of the events that wait, and of the statements that no call has claimed yet. */
   #payloadBytes = 0;
+  #runBytes = 0;
 
   constructor(report: Report) {
     this.#report = report;
@@ -96,7 +101,7 @@ export class Recorder {
     let thread = this.#threads.get(tid);
     if (thread === undefined) {
       if (this.#threads.size >= MAX_THREADS) this.#forgetIdle();
-      thread = { tid, run: [], runCount: 0, last: null, entered: null, ended: false };
+      thread = { tid, run: [], runCount: 0, runBytes: 0, last: null, entered: null, ended: false };
       this.#threads.set(tid, thread);
     }
     this.#latest = thread;
@@ -118,8 +123,11 @@ export class Recorder {
   /** A memory statement. */
   note(thread: Thread, addr: U64, bytes: Bytes): void {
     const count = thread.runCount;
-    if (count >= MAX_RUN) return this.#orphaned(1);
+    const noteBytes = bytes.length + NOTE_BYTES;
+    if (count >= MAX_RUN || this.#runBytes + noteBytes > MAX_HELD_PAYLOAD_BYTES) return this.#orphaned(1);
     this.#payloadBytes += bytes.length;
+    this.#runBytes += noteBytes;
+    thread.runBytes += noteBytes;
     thread.run[count] = { addr, bytes };
     thread.runCount = count + 1;
   }
@@ -130,7 +138,7 @@ export class Recorder {
     if (count > 0) {
       if (thread.last === null) this.#orphaned(count);
       else thread.last.memOut = part(thread.run, 0, count);
-      clearRun(thread);
+      this.#clearRun(thread);
     }
     thread.last = null;
   }
@@ -157,7 +165,7 @@ export class Recorder {
         if (!argKnown) event.arg = (run[cut] as MemNote).addr;
         thread.last = event;
       }
-      clearRun(thread);
+      this.#clearRun(thread);
     }
     this.#events.push(event);
   }
@@ -186,14 +194,22 @@ export class Recorder {
     return batch;
   }
 
-  /** How many events {@link take} would not have to wait for. */
-  get ready(): number {
-    return Math.min(this.#events.length - this.#head, this.#firstHeld() - this.#taken);
+  /** How many events wait to be taken, also those that are not complete yet. */
+  get waiting(): number {
+    return this.#events.length - this.#head;
   }
 
   /** The input is at its end: what still waits gets what there is. */
   finish(): void {
     for (const thread of this.#threads.values()) this.endRun(thread);
+  }
+
+  /** A long run's list is let go; a short one keeps its last statements alive until they are overwritten. */
+  #clearRun(thread: Thread): void {
+    if (thread.runCount > 16) thread.run = [];
+    thread.runCount = 0;
+    this.#runBytes -= thread.runBytes;
+    thread.runBytes = 0;
   }
 
   #firstHeld(): number {
@@ -217,12 +233,6 @@ export class Recorder {
   #orphaned(count: number): void {
     this.#report('IOT108', `${count} ${count === 1 ? 'statement' : 'statements'} of what memory holds`);
   }
-}
-
-/** A long run's list is let go; a short one keeps its last statements alive until they are overwritten. */
-function clearRun(thread: Thread): void {
-  if (thread.runCount > 16) thread.run = [];
-  thread.runCount = 0;
 }
 
 /** A copy of a part of a run; one statement is by far the most frequent. */

@@ -1,9 +1,9 @@
-import type { BlockState } from '../input/line-blocks.js';
+import { type BlockState, MAX_LINE_BYTES } from '../input/line-blocks.js';
 import { CallLines } from './call-lines.js';
 import type { Context } from './context.js';
 import { type Leader, readLeader } from './leader.js';
 import { isNoise, quoteLength, readMessage, SummaryTables, withoutColour } from './noise.js';
-import { cutText } from './other-call.js';
+import { copied, cutText } from './text.js';
 import type { Thread } from './recorder.js';
 import { SIGNALS } from './symbols.js';
 
@@ -68,6 +68,10 @@ export class SlowLines {
     if (message.what === 'attached') tids.attached(message.pid);
     if (message.what === 'detached') tids.ended(tids.translate(message.pid));
     if (quoteLength(message.before) < message.before.length) this.#broken += message.before;
+    if (this.#broken.length > MAX_LINE_BYTES) {
+      this.#broken = '';
+      this.#context.skip('IOT103', 'broken off by messages of strace again and again');
+    }
     return true;
   }
 
@@ -122,5 +126,5 @@ function looksLikeContent(rest: string): boolean {
 }
 
 function sample(text: string): string {
-  return text.length <= 60 ? text : `${text.slice(0, 60)}…`;
+  return text.length <= 60 ? copied(text) : `${copied(text.slice(0, 60))}…`;
 }

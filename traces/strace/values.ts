@@ -2,6 +2,7 @@ import type { Bytes } from '../../core/bytes.js';
 import { add, mul, or, parseU64, type U64 } from '../../core/u64.js';
 import type { Arena } from './arena.js';
 import type { Symbols } from './symbols.js';
+import { copied } from './text.js';
 
 /**
  * Single values as strace prints them, from text: the slow and complete readers. All give undefined for what
@@ -88,7 +89,7 @@ export function toInt(value: U64): number {
 export function innerPath(text: string, angle: number): string {
   const end = closingAngle(text, angle);
   const inner = text.slice(angle + 1, end);
-  return inner.includes('\\') ? unescapeText(inner) : inner;
+  return inner.includes('\\') ? unescapeText(inner) : copied(inner);
 }
 
 /** Where a `<…>` ends; the end of the text when it never does. A `->` inside does not end it. */
@@ -127,19 +128,28 @@ export function readString(text: string, quote: number, arena: Arena): { bytes: 
 
 /** One escape, from the character after the backslash; gives the position of its last character. */
 function readEscape(text: string, at: number, arena: Arena): number {
-  const c = text[at] ?? '';
-  if (c === 'x') {
-    const digits = /^[0-9a-fA-F]{1,2}/.exec(text.slice(at + 1, at + 3))?.[0] ?? '';
-    arena.bytes[arena.at++] = Number.parseInt(digits || '0', 16);
-    return at + digits.length;
+  const c = text.charCodeAt(at);
+  const hex = c === 120;
+  const most = hex ? 2 : 3;
+  let value = 0;
+  let digits = 0;
+  for (let i = hex ? at + 1 : at; digits < most; i++, digits++) {
+    const digit = digitOf(text.charCodeAt(i));
+    if (digit < 0 || (!hex && digit > 7)) break;
+    value = value * (hex ? 16 : 8) + digit;
   }
-  if (c >= '0' && c <= '7') {
-    const digits = (/^[0-7]{1,3}/.exec(text.slice(at, at + 3)) as RegExpExecArray)[0];
-    arena.bytes[arena.at++] = Number.parseInt(digits, 8);
-    return at + digits.length - 1;
+  if (hex || digits > 0) {
+    arena.bytes[arena.at++] = value;
+    return at + digits - (hex ? 0 : 1);
   }
-  arena.bytes[arena.at++] = ESCAPES[c] ?? text.charCodeAt(at);
+  arena.bytes[arena.at++] = ESCAPES[text[at] ?? ''] ?? c;
   return at;
+}
+
+function digitOf(c: number): number {
+  if (c >= 48 && c <= 57) return c - 48;
+  const letter = c | 32;
+  return letter >= 97 && letter <= 102 ? letter - 87 : -1;
 }
 
 function unescapeText(text: string): string {
