@@ -9,7 +9,9 @@ import { families } from '../families.js';
 import { ev } from '../testing.js';
 import { Tx } from '../tx.js';
 import { emptyWorld, type World } from '../world.js';
+import { patchDevice } from './devices.js';
 import type { Rule } from './rules.js';
+import type { DeviceDriver } from './state.js';
 import { GROUP_GET_DEVICE_FD, GROUP_SET_CONTAINER, IOMMU_MAP_DMA, IOMMU_UNMAP_DMA, SET_IOMMU } from './uapi.js';
 
 /** Where tests keep the structs of calls, and a second place for what structs point to. */
@@ -90,6 +92,18 @@ export class Lab {
   eventfd(fd: number): number {
     this.feed(ev('open', { call: 'eventfd2', ret: fd, retPath: 'anon_inode:[eventfd]' }));
     return fd;
+  }
+
+  /** Maps a BAR of the device behind an fd. */
+  mmapDevice(at: number, lengthBytes: number, fd: number): void {
+    this.feed(ev('mmap', { lengthBytes, flags: 1, fd, path: 'anon_inode:[vfio-device]', ret: at }));
+  }
+
+  /** Makes a device of another driver, for rules that only that one has. */
+  setDriver(name: string, driver: DeviceDriver): void {
+    const tx = new Tx(this.world);
+    patchDevice(tx, name, { driver });
+    this.world = tx.commit();
   }
 
   close(fd: number): void {

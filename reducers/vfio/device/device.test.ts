@@ -1,0 +1,373 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../../../core/testing.js';
+import { checkRows, type FieldAt, Lab, MDEV, type Row, struct, text } from '../testing.js';
+import {
+  DEVICE_ATTACH_IOMMUFD_PT,
+  DEVICE_BIND_IOMMUFD,
+  DEVICE_DETACH_IOMMUFD_PT,
+  DEVICE_GET_INFO,
+  DEVICE_GET_IRQ_INFO,
+  DEVICE_GET_PCI_HOT_RESET_INFO,
+  DEVICE_GET_REGION_INFO,
+  DEVICE_IOEVENTFD,
+  DEVICE_PCI_HOT_RESET,
+  DEVICE_QUERY_GFX_PLANE,
+  DEVICE_RESET,
+  GROUP_GET_DEVICE_FD,
+  IOMMU_MAP_DMA,
+} from '../uapi.js';
+import { CDEV_RULES as C } from './cdev.js';
+import { DEVICE_RULES as R } from './device.js';
+import { HOT_RESET_RULES as H } from './hot-reset.js';
+import { DEVICE_INFO_RULES } from './info.js';
+import { IOEVENTFD_RULES as E } from './ioeventfd.js';
+import { IRQ_INFO_RULES as Q } from './irq-info.js';
+import { REGION_RULES as G } from './region.js';
+
+const test = suite('vfio device');
+
+const CONFIG = 7 * 2 ** 40;
+const ON_BUS_1 = '0000:01:00.0';
+
+const region = (lab: Lab, index: number, errno: string, out: readonly FieldAt[] = [], bytes = 32) =>
+  lab.ioctl(5, DEVICE_GET_REGION_INFO, {
+    in: struct(bytes, [8, index]),
+    out: struct(bytes, [8, index], ...out),
+    errno,
+  });
+
+test('GET_INFO, GET_REGION_INFO and GET_IRQ_INFO: rejections', () => {
+  const info: Row['run'] = (l, e) => l.device().ioctl(5, DEVICE_GET_INFO, { in: struct(15), errno: e });
+  checkRows(DEVICE_INFO_RULES, [{ rule: DEVICE_INFO_RULES.argsz, errno: 'EINVAL', run: info }]);
+  checkRows(G, [
+    { rule: G.argsz, errno: 'EINVAL', run: (l, e) => region(l.device(), 0, e, [], 31) },
+    { rule: G.vga, errno: 'EINVAL', run: (l, e) => region(l.device(), 8, e) },
+    { rule: G.index, errno: 'EINVAL', run: (l, e) => region(l.device(), 9, e) },
+  ]);
+  const irq = (l: Lab, index: number, e: string, bytes = 16) =>
+    l.ioctl(5, DEVICE_GET_IRQ_INFO, { in: struct(bytes, [8, index]), errno: e });
+  checkRows(Q, [
+    { rule: Q.argsz, errno: 'EINVAL', run: (l, e) => irq(l.device(), 0, e, 15) },
+    { rule: Q.index, errno: 'EINVAL', run: (l, e) => irq(l.device(), 5, e) },
+    {
+      rule: Q.notExpress,
+      errno: 'EINVAL',
+      run(lab, e) {
+        lab.device().good(
+          region(lab, 7, '', [
+            [4, 3],
+            [16, 256, 8],
+            [28, 0x700],
+          ]),
+        );
+        return irq(lab, 3, e);
+      },
+    },
+  ]);
+});
+
+test('what a device tells is learned once and must stay true', () => {
+  const lab = new Lab().device();
+  const bar: FieldAt[] = [
+    [4, 7],
+    [16, 0x2_0000, 8],
+    [28, 0x100],
+  ];
+  assert.is(region(lab, 1, '', bar).verdict, 'learned');
+  assert.is(region(lab, 1, '', bar).verdict, 'match');
+  assert.is(
+    region(lab, 1, '', [
+      [4, 7],
+      [16, 0x4_0000, 8],
+      [28, 0x100],
+    ]).verdict,
+    'diverge',
+  );
+  assert.is(
+    region(lab, 2, '', [
+      [4, 3],
+      [16, 32, 8],
+      [28, 0x100],
+    ]).verdict,
+    'diverge',
+    'a wrong offset',
+  );
+  const info = (regions: number) =>
+    lab.ioctl(5, DEVICE_GET_INFO, { in: struct(24), out: struct(24, [4, 3], [8, regions], [12, 5]) });
+  assert.is(info(9).verdict, 'learned');
+  assert.is(info(10).verdict, 'diverge');
+});
+
+test('the MSI-X capability of a BAR is predicted', () => {
+  const lab = new Lab().device();
+  const some: FieldAt[] = [
+    [0, 40],
+    [4, 15],
+    [16, 0x4000, 8],
+    [28, 0x300],
+  ];
+  assert.is(region(lab, 3, '', some).verdict, 'learned');
+  const all: FieldAt[] = [
+    [4, 15],
+    [12, 32],
+    [16, 0x4000, 8],
+    [28, 0x300],
+  ];
+  assert.is(region(lab, 3, '', [...all, [32, 0x1_0003]], 40).verdict, 'match');
+  assert.is(region(lab, 3, '', [...all, [32, 0x1_0004]], 40).verdict, 'diverge');
+});
+
+test('commands of the core and the driver: rejections', () => {
+  checkRows(R, [
+    {
+      rule: R.noAccess,
+      errno: 'EINVAL',
+      run(lab, e) {
+        lab.open('/dev/vfio/devices/vfio0', 3);
+        return lab.ioctl(3, DEVICE_GET_INFO, { in: struct(24), errno: e });
+      },
+    },
+    {
+      rule: R.unknownCommand,
+      errno: 'ENOTTY',
+      run: (l, e) => l.device().ioctl(5, DEVICE_QUERY_GFX_PLANE, { errno: e }),
+    },
+    {
+      rule: R.unknownCommand,
+      errno: 'ENOTTY',
+      run: (l, e) => l.device().ioctl(5, DEVICE_ATTACH_IOMMUFD_PT, { errno: e }),
+    },
+    {
+      rule: R.noReset,
+      errno: 'EINVAL',
+      run(lab, e) {
+        lab.device().good(lab.ioctl(5, DEVICE_GET_INFO, { in: struct(24), out: struct(24, [4, 2], [8, 9], [12, 5]) }));
+        return lab.ioctl(5, DEVICE_RESET, { errno: e });
+      },
+    },
+  ]);
+  const lab = new Lab().device();
+  lab.good(lab.ioctl(5, DEVICE_RESET, { arg: 0 }));
+});
+
+test('hot reset: rejections', () => {
+  const info = (l: Lab, e: string, bytes: number, out: readonly FieldAt[] = []) =>
+    l.ioctl(5, DEVICE_GET_PCI_HOT_RESET_INFO, { in: struct(bytes), out: struct(bytes, ...out), errno: e });
+  const reset = (l: Lab, e: string, ...fields: readonly FieldAt[]) =>
+    l.ioctl(5, DEVICE_PCI_HOT_RESET, { in: struct(20, ...fields), errno: e });
+  checkRows(H, [
+    { rule: H.infoArgsz, errno: 'EINVAL', run: (l, e) => info(l.device(), e, 11) },
+    { rule: H.rootBus, errno: 'ENODEV', run: (l, e) => info(l.device(), e, 12) },
+    {
+      rule: H.infoRoom,
+      errno: 'ENOSPC',
+      run(lab, e) {
+        assert.is(info(lab.device(ON_BUS_1), e, 12, [[8, 2]]).verdict, 'learned');
+        return info(lab, e, 24, [[8, 2]]);
+      },
+    },
+    { rule: H.argsz, errno: 'EINVAL', run: (l, e) => reset(l.device(), e, [4, 1], [8, 1]) },
+    { rule: H.count, errno: 'EINVAL', run: (l, e) => reset(l.device(), e) },
+    {
+      rule: H.tooMany,
+      errno: 'EINVAL',
+      run(lab, e) {
+        info(lab.device(ON_BUS_1), 'ENOSPC', 12, [[8, 1]]);
+        return reset(lab, e, [8, 2]);
+      },
+    },
+    { rule: H.badFd, errno: 'EBADF', run: (l, e) => reset(l.device(ON_BUS_1), e, [8, 1], [12, 99]) },
+    { rule: H.notGroup, errno: 'EINVAL', run: (l, e) => reset(l.device(ON_BUS_1), e, [8, 1], [12, 3]) },
+  ]);
+});
+
+/** Config space with an MSI-X table of 5 vectors at offset 0x1000 of BAR 3; then BAR 3 is asked for. */
+function withMsix(lab: Lab): Lab {
+  const config = struct(64, [0, 0x10d3_8086], [8, 0x0200_0000], [0x34, 0x38], [0x38, 0x0004_0011], [0x3c, 0x1003]);
+  lab.device().io(5, 'pread64', 64, config, { arg: CONFIG });
+  lab.good(
+    region(lab, 3, '', [
+      [4, 3],
+      [16, 0x4000, 8],
+      [28, 0x300],
+    ]),
+  );
+  lab.eventfd(6);
+  return lab;
+}
+
+function ioeventfd(lab: Lab, e: string, width: number, at: number, fd: number, bar = 3) {
+  const fields: FieldAt[] = [
+    [4, width],
+    [8, bar * 2 ** 40 + at, 8],
+    [16, 1, 8],
+    [24, fd >>> 0],
+  ];
+  return lab.ioctl(5, DEVICE_IOEVENTFD, { in: struct(28, ...fields), errno: e });
+}
+
+test('ioeventfd: rejections', () => {
+  const row = (errno: string, rule: Row['rule'], width: number, at: number, fd: number, bar = 3): Row => ({
+    rule,
+    errno,
+    run: (l, e) => ioeventfd(withMsix(l), e, width, at, fd, bar),
+  });
+  checkRows(E, [
+    {
+      rule: E.argsz,
+      errno: 'EINVAL',
+      run: (l, e) => withMsix(l).ioctl(5, DEVICE_IOEVENTFD, { in: struct(27), errno: e }),
+    },
+    row('EINVAL', E.flags, 3, 0, 6),
+    row('EINVAL', E.fd, 4, 0, -2),
+    row('EINVAL', E.notBar, 4, 0, 6, 7),
+    row('EINVAL', E.beyond, 4, 0x3ffe, 6),
+    row('EINVAL', E.msix, 4, 0x104c, 6),
+    row('EINVAL', E.width, 8, 0, 6),
+    {
+      rule: E.exists,
+      errno: 'EEXIST',
+      run(lab, e) {
+        withMsix(lab).good(ioeventfd(lab, '', 4, 0, 6));
+        return ioeventfd(lab, e, 4, 0, 6);
+      },
+    },
+    row('ENODEV', E.missing, 4, 0, -1),
+    {
+      rule: E.limit,
+      errno: 'ENOSPC',
+      run(lab, e) {
+        withMsix(lab);
+        for (let i = 0; i < 1000; i++) lab.good(ioeventfd(lab, '', 1, i, 6));
+        return ioeventfd(lab, e, 1, 1000, 6);
+      },
+    },
+    row('EBADF', E.badFd, 4, 0x1050, 99),
+    row('EINVAL', E.notEventfd, 4, 0, 3),
+  ]);
+});
+
+test('a BAR whose memory decoding is off cannot be mapped for DMA', () => {
+  const lab = new Lab().device();
+  const BAR = 0x7e00_0000_0000;
+  lab.mmapDevice(BAR, 0x2000, 5);
+  const map = (errno: string) =>
+    lab.ioctl(3, IOMMU_MAP_DMA, { in: struct(32, [4, 3], [8, BAR, 8], [16, 0, 8], [24, 0x2000, 8]), errno });
+  lab.io(5, 'pwrite64', 2, struct(2).slice(0, 2), { arg: CONFIG + 4 });
+  const off = map('EFAULT');
+  assert.is(off.verdict, 'match', off.explanation);
+  assert.match(off.looked, /memory decoding off/);
+  lab.io(5, 'pwrite64', 4, struct(4, [0, 7]), { arg: CONFIG + 4 });
+  lab.good(map(''));
+});
+
+// ---- cdev --------------------------------------------------------------------------------------------------
+
+const bindStruct = (...fields: readonly FieldAt[]) => struct(16, [8, 3], ...fields);
+
+function cdev(lab: Lab): Lab {
+  lab.open('/dev/iommu', 3);
+  lab.open('/dev/vfio/devices/vfio0', 4);
+  return lab;
+}
+
+const bind = (lab: Lab, e: string, input = bindStruct(), out = bindStruct([12, 1]), fd = 4) =>
+  lab.ioctl(fd, DEVICE_BIND_IOMMUFD, { in: input, out: e === '' ? out : input, errno: e });
+
+function bound(lab: Lab): Lab {
+  cdev(lab).good(bind(lab, ''));
+  return lab;
+}
+
+const attach = (lab: Lab, e: string, ...fields: readonly FieldAt[]) =>
+  lab.ioctl(4, DEVICE_ATTACH_IOMMUFD_PT, { in: struct(12, ...fields), errno: e });
+const detach = (lab: Lab, e: string, ...fields: readonly FieldAt[]) =>
+  lab.ioctl(4, DEVICE_DETACH_IOMMUFD_PT, { in: struct(8, ...fields), errno: e });
+
+test('cdev: rejections', () => {
+  checkRows(C, [
+    { rule: C.bindArgsz, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, bindStruct([0, 15])) },
+    { rule: C.bindTail, errno: 'E2BIG', run: (l, e) => bind(cdev(l), e, struct(32, [8, 3], [28, 1])) },
+    { rule: C.bindFlags, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, bindStruct([4, 2])) },
+    { rule: C.bindFlags, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, bindStruct([8, 0xffff_ffff])) },
+    { rule: C.bindGroup, errno: 'EINVAL', run: (l, e) => bind(l.device(), e, bindStruct(), bindStruct(), 5) },
+    {
+      rule: C.bindGroupOpen,
+      errno: 'EBUSY',
+      run(lab, e) {
+        // The group of the cdev is known only when both were opened by one name; here by hand.
+        lab.device('vfio0');
+        lab.open('/dev/vfio/devices/vfio0', 6);
+        return bind(lab, e, bindStruct(), bindStruct(), 6);
+      },
+    },
+    { rule: C.bindTwice, errno: 'EINVAL', run: (l, e) => bind(bound(l), e) },
+    { rule: C.bindToken, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, struct(24, [8, 3], [4, 1])) },
+    { rule: C.bindBadFd, errno: 'EBADF', run: (l, e) => bind(cdev(l), e, bindStruct([8, 9])) },
+    { rule: C.bindNotIommufd, errno: 'EBADFD', run: (l, e) => bind(cdev(l), e, bindStruct([8, 4])) },
+    {
+      rule: C.bindOther,
+      errno: 'EINVAL',
+      run(lab, e) {
+        bound(lab).open('/dev/vfio/devices/vfio0', 5);
+        return bind(lab, e, bindStruct(), bindStruct(), 5);
+      },
+    },
+    { rule: C.attachArgsz, errno: 'EINVAL', run: (l, e) => attach(bound(l), e, [0, 11]) },
+    { rule: C.attachFlags, errno: 'EINVAL', run: (l, e) => attach(bound(l), e, [4, 2]) },
+    { rule: C.attachPasid, errno: 'EINVAL', run: (l, e) => attach(bound(l), e, [4, 1]) },
+    { rule: C.detachArgsz, errno: 'EINVAL', run: (l, e) => detach(bound(l), e, [0, 7]) },
+    { rule: C.detachFlags, errno: 'EINVAL', run: (l, e) => detach(bound(l), e, [4, 2]) },
+    { rule: C.detachPasid, errno: 'EINVAL', run: (l, e) => detach(bound(l), e, [4, 1]) },
+    {
+      rule: C.noPasid,
+      errno: 'EOPNOTSUPP',
+      run(lab, e) {
+        bound(lab);
+        lab.setDriver('vfio0', 'mtty');
+        return attach(lab, e, [4, 1]);
+      },
+    },
+  ]);
+});
+
+test('binding gives the next object id, ends with the file, and can be done anew', () => {
+  const lab = bound(new Lab());
+  lab.good(attach(lab, 'ENOENT', [8, 77]));
+  lab.good(detach(lab, ''));
+  lab.close(4);
+  assert.is(lab.world.devices.get('vfio0')?.boundFile, 0);
+  lab.open('/dev/vfio/devices/vfio0', 4);
+  lab.good(bind(lab, ''));
+});
+
+test('a device found open answers what does not depend on the past', () => {
+  const lab = new Lab();
+  lab.foundOpen(5, 'anon_inode:[vfio-device]');
+  lab.good(lab.ioctl(5, DEVICE_GET_INFO, { in: struct(15), errno: 'EINVAL' }));
+  assert.is(
+    lab.ioctl(5, DEVICE_GET_INFO, { in: struct(24), out: struct(24, [4, 3], [8, 9], [12, 5]) }).verdict,
+    'learned',
+  );
+});
+
+test('mediated devices of unknown drivers are learned, mtty is recognised by its config space', () => {
+  const lab = new Lab().device(MDEV);
+  const out: FieldAt[] = [
+    [4, 3],
+    [16, 255, 8],
+    [28, 0x700],
+  ];
+  assert.is(region(lab, 7, '', out).verdict, 'learned');
+  assert.is(lab.world.devices.get(MDEV)?.driver, 'mtty');
+  assert.is(region(lab, 7, '', out).verdict, 'match');
+  assert.is(
+    region(lab, 0, '', [
+      [4, 3],
+      [16, 8, 8],
+    ]).verdict,
+    'match',
+  );
+  lab.close(5);
+  lab.good(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), ret: 5 }));
+});

@@ -1,0 +1,173 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../../../core/testing.js';
+import { checkRows, type FieldAt, Lab, MDEV, type Row, struct, text } from '../testing.js';
+import {
+  DEVICE_FEATURE,
+  DEVICE_GET_INFO,
+  DEVICE_GET_IRQ_INFO,
+  DEVICE_SET_IRQS,
+  FEATURE_PROBE,
+  GROUP_GET_DEVICE_FD,
+  IRQ_ACTION_MASK as MASK,
+  IRQ_ACTION_TRIGGER as TRIGGER,
+  IRQ_ACTION_UNMASK as UNMASK,
+  IRQ_DATA_BOOL as BOOL,
+  IRQ_DATA_EVENTFD as EVENTFD,
+  IRQ_DATA_NONE as NONE,
+  IRQ_ERR as ERR,
+  IRQ_INTX as INTX,
+  IRQ_MSI as MSI,
+  IRQ_MSIX as MSIX,
+  IRQ_REQ as REQ,
+} from '../uapi.js';
+import { SET_IRQS_RULES as R } from './set-irqs.js';
+
+const test = suite('vfio set irqs');
+
+const NO = 0xffff_ffff;
+
+/** A PCI device with 1 MSI and 5 MSI-X vectors, eventfds 6 and 7, on fd 5. `flags` of MSI-X: 1 can grow, 9 cannot. */
+function device(lab: Lab, msixFlags = 1): Lab {
+  lab.device();
+  lab.eventfd(6);
+  lab.eventfd(7);
+  for (const [index, flags, count] of [
+    [MSI, 9, 1],
+    [MSIX, msixFlags, 5],
+  ] as const) {
+    const out = struct(16, [4, flags], [8, index], [12, count]);
+    lab.good(lab.ioctl(5, DEVICE_GET_IRQ_INFO, { in: struct(16, [8, index]), out }));
+  }
+  return lab;
+}
+
+/** flags, index, start, count, then fds. */
+function set(lab: Lab, errno: string, head: readonly [number, number, number, number], ...fds: readonly number[]) {
+  const fields: FieldAt[] = [
+    [4, head[0]],
+    [8, head[1]],
+    [12, head[2]],
+    [16, head[3]],
+  ];
+  fds.forEach((fd, i) => fields.push([20 + i * 4, fd >>> 0]));
+  return lab.ioctl(5, DEVICE_SET_IRQS, { in: struct(20 + fds.length * 4, ...fields), errno });
+}
+
+type Head = readonly [number, number, number, number];
+
+function row(
+  errno: string,
+  rule: Row['rule'],
+  head: Head,
+  fds: readonly number[] = [],
+  before: (l: Lab) => void = noop,
+): Row {
+  return {
+    rule,
+    errno,
+    run(lab, e) {
+      device(lab, 9);
+      before(lab);
+      return set(lab, e, head, ...fds);
+    },
+  };
+}
+
+const noop = (): void => undefined;
+const intxOn = (lab: Lab): void => lab.good(set(lab, '', [EVENTFD | TRIGGER, INTX, 0, 1], 6));
+const msixOn = (lab: Lab): void => lab.good(set(lab, '', [EVENTFD | TRIGGER, MSIX, 0, 2], 6, 7));
+
+const rows: readonly Row[] = [
+  {
+    rule: R.argsz,
+    errno: 'EINVAL',
+    run: (l, e) => device(l).ioctl(5, DEVICE_SET_IRQS, { in: struct(20, [0, 19]), errno: e }),
+  },
+  row('EINVAL', R.header, [NONE | TRIGGER, 5, 0, 1]),
+  row('EINVAL', R.header, [NONE | TRIGGER, INTX, 2, 0xffff_fffd]),
+  row('EINVAL', R.header, [64 | NONE | TRIGGER, INTX, 0, 1]),
+  row('EINVAL', R.range, [NONE | TRIGGER, MSIX, 5, 0]),
+  row('EINVAL', R.range, [NONE | TRIGGER, MSIX, 2, 4]),
+  row('EINVAL', R.dataType, [TRIGGER, INTX, 0, 1]),
+  row('EINVAL', R.dataType, [NONE | BOOL | TRIGGER, INTX, 0, 1]),
+  row('EINVAL', R.dataSize, [EVENTFD | TRIGGER, MSIX, 0, 2], [6]),
+  row('ENOTTY', R.action, [NONE, INTX, 0, 1]),
+  row('ENOTTY', R.action, [NONE | MASK, MSIX, 0, 1]),
+  row('ENOTTY', R.action, [NONE | UNMASK, ERR, 0, 1]),
+  row('EINVAL', R.otherKind, [EVENTFD | TRIGGER, MSI, 0, 1], [6], intxOn),
+  row('EINVAL', R.single, [EVENTFD | TRIGGER, INTX, 0, 0]),
+  row('EINVAL', R.notEnabled, [NONE | MASK, INTX, 0, 1]),
+  row('EINVAL', R.notEnabled, [NONE | TRIGGER, MSIX, 0, 0]),
+  row('ENOTTY', R.maskEventfd, [EVENTFD | MASK, INTX, 0, 1], [6], intxOn),
+  row('EBADF', R.badFd, [EVENTFD | TRIGGER, INTX, 0, 1], [9]),
+  row('EINVAL', R.notEventfd, [EVENTFD | TRIGGER, MSIX, 0, 1], [3]),
+  row('EBUSY', R.unmaskBusy, [EVENTFD | UNMASK, INTX, 0, 1], [7], (lab) => {
+    intxOn(lab);
+    lab.good(set(lab, '', [EVENTFD | UNMASK, INTX, 0, 1], 6));
+  }),
+  row('ERANGE', R.noVectors, [EVENTFD | TRIGGER, MSIX, 0, 0]),
+  row('EINVAL', R.vector, [EVENTFD | TRIGGER, MSIX, 2, 1], [6], msixOn),
+  row('EINVAL', R.triggerNone, [NONE | TRIGGER, REQ, 0, 0]),
+  row('EINVAL', R.triggerCount, [EVENTFD | TRIGGER, ERR, 0, 0]),
+  row('EINVAL', R.triggerFd, [EVENTFD | TRIGGER, REQ, 0, 1], [-2]),
+];
+
+test('each rejection has its errno, in the kernel order', () => checkRows(R, rows));
+
+test('kinds exclude each other until one is disabled', () => {
+  const lab = device(new Lab());
+  msixOn(lab);
+  lab.good(set(lab, 'EINVAL', [EVENTFD | TRIGGER, INTX, 0, 1], 6));
+  lab.good(set(lab, '', [NONE | TRIGGER, MSIX, 0, 0]));
+  intxOn(lab);
+  lab.good(set(lab, '', [NONE | TRIGGER, INTX, 0, 0]));
+  assert.is(lab.world.devices.get('0000:00:10.0')?.irqs.type, -1);
+});
+
+test('loopback, masks, and vectors that are added while enabled', () => {
+  const lab = device(new Lab());
+  msixOn(lab);
+  lab.good(set(lab, '', [NONE | TRIGGER, MSIX, 0, 5]));
+  lab.good(set(lab, '', [EVENTFD | TRIGGER, MSIX, 4, 1], 6));
+  lab.good(set(lab, '', [EVENTFD | TRIGGER, MSIX, 0, 2], NO, NO));
+  lab.good(set(lab, '', [NONE | TRIGGER, MSIX, 0, 0]));
+  intxOn(lab);
+  for (const action of [MASK, UNMASK, TRIGGER]) lab.good(set(lab, '', [NONE | action, INTX, 0, 1]));
+});
+
+test('the request trigger stays beside the others, and ends with the device', () => {
+  const lab = device(new Lab());
+  lab.good(set(lab, '', [EVENTFD | TRIGGER, REQ, 0, 1], 6));
+  intxOn(lab);
+  lab.good(set(lab, '', [NONE | TRIGGER, REQ, 0, 1]));
+  lab.close(5);
+  lab.good(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text('0000:00:10.0'), ret: 5 }));
+  lab.good(set(lab, 'EINVAL', [NONE | TRIGGER, REQ, 0, 1]));
+});
+
+test('a failed block enables nothing', () => {
+  const lab = device(new Lab());
+  lab.good(set(lab, 'EBADF', [EVENTFD | TRIGGER, MSIX, 0, 2], 6, 99));
+  intxOn(lab);
+});
+
+test('an unasked number of vectors matters only where it decides', () => {
+  const lab = new Lab().device();
+  lab.eventfd(6);
+  assert.match(set(lab, '', [EVENTFD | TRIGGER, MSIX, 0, 1], 6).unknown, /GET_IRQ_INFO/);
+  assert.is(lab.world.devices.get('0000:00:10.0')?.irqs.type, MSIX);
+  lab.good(set(lab, 'EINVAL', [EVENTFD | TRIGGER, MSI, 0, 1], 6));
+});
+
+test('mtty: a bad eventfd drops the one before, and no action is no error', () => {
+  const lab = new Lab().device(MDEV);
+  lab.eventfd(6);
+  lab.good(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, FEATURE_PROBE | 1]) }));
+  assert.match(set(lab, '', [EVENTFD | TRIGGER, INTX, 0, 1], 6).unknown, /GET_INFO/);
+  lab.good(lab.ioctl(5, DEVICE_GET_INFO, { in: struct(16), out: struct(16, [4, 2], [8, 9], [12, 5]) }));
+  lab.good(set(lab, '', [EVENTFD | TRIGGER, INTX, 0, 1], 6));
+  lab.good(set(lab, '', [NONE, INTX, 0, 1]));
+  lab.good(set(lab, 'EBADF', [EVENTFD | TRIGGER, INTX, 0, 1], 9));
+  lab.good(set(lab, 'EINVAL', [NONE | MASK, INTX, 0, 1]));
+  lab.good(set(lab, 'ENOTTY', [NONE | TRIGGER, MSIX, 0, 1]));
+});
