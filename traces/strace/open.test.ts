@@ -55,7 +55,7 @@ test('files with times are merged by them, threads are the names of the files', 
 });
 
 test('files without times come one after the other', async () => {
-  const { events } = await read({ 'out.12': 'close(3) = 0\nclose(4) = 0\n', 'out.9': 'close(5) = 0\n' });
+  const { events } = await read({ 'out.12': 'close(3) = 0\nclose(4) = 0\n', 'out.9.strace.gz': 'close(5) = 0\n' });
   assert.equal(brief(events), ['0 0:1 12 0 close', '1 0:2 12 0 close', '2 1:1 9 0 close']);
 });
 

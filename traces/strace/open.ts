@@ -10,8 +10,8 @@ export interface StraceOptions {
   readonly maxDiagnostics?: number;
 }
 
-/** One of the files that `strace -ff -o FILE` writes: FILE.PID, perhaps gzipped. */
-const PER_THREAD = /\.([0-9]{1,9})(?:\.gz)?$/;
+/** One of the files that `strace -ff -o FILE` writes: FILE.PID, perhaps renamed and gzipped. */
+const PER_THREAD = /\.([0-9]{1,9})(?:\.(?:strace|txt|log))?(?:\.gz)?$/;
 
 /**
  * Reads strace text of any flags: one file, or several that are one recording (`-ff`).
