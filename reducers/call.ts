@@ -17,6 +17,7 @@ export interface OutWrite {
   readonly how: 'predicted' | 'learned' | 'unknown';
 }
 
+const ARENA_BYTES = 4096;
 const NO_NOTES: readonly MemNote[] = [];
 
 /**
@@ -61,6 +62,9 @@ export class Call {
   #retHow: 'predicted' | 'learned' | 'unknown' = 'unknown';
   #unknownReason = '';
   #outs: OutWrite[] = [];
+  /** Never written twice, as `Bytes` asks: a used-up one is left to whoever still holds it. */
+  #arena: Uint8Array = new Uint8Array(ARENA_BYTES);
+  #arenaAt = 0;
   #learnedNow = false;
   #read = '';
 
@@ -200,18 +204,28 @@ export class Call {
 
   // ---- predicting what the kernel writes -----------------------------------------------------------------
 
+  /** Room for a small value; typed arrays are too slow to make one for each. */
+  #room(count: number): number {
+    if (this.#arenaAt + count > this.#arena.length) {
+      this.#arena = new Uint8Array(ARENA_BYTES);
+      this.#arenaAt = 0;
+    }
+    this.#arenaAt += count;
+    return this.#arenaAt - count;
+  }
+
   /** The kernel writes a 32-bit value at `arg + offset`. */
   out32(offset: number, value: number, field: string): void {
-    const bytes = new Uint8Array(4);
-    putU32(bytes, 0, value);
-    this.outBytes(add(this.arg, offset), new Bytes(bytes), field);
+    const at = this.#room(4);
+    putU32(this.#arena, at, value);
+    this.outBytes(add(this.arg, offset), new Bytes(this.#arena, at, 4), field);
   }
 
   /** The kernel writes a 64-bit value at `arg + offset`. */
   out64(offset: number, value: U64, field: string): void {
-    const bytes = new Uint8Array(8);
-    putU64(bytes, 0, value);
-    this.outBytes(add(this.arg, offset), new Bytes(bytes), field);
+    const at = this.#room(8);
+    putU64(this.#arena, at, value);
+    this.outBytes(add(this.arg, offset), new Bytes(this.#arena, at, 8), field);
   }
 
   /** The kernel writes bytes anywhere in the caller's memory. */

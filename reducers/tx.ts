@@ -15,6 +15,8 @@ type TableFields<R> = { [F in keyof R]: R[F] extends OrderedMap<infer _K, infer 
 export class Tx {
   readonly world: World;
   readonly #opened: OrderedMap<Key, unknown>[] = [];
+  /** Counters that moved in this transaction; ids are given out on hot paths, so they reach the table at the end. */
+  readonly #counters = new Map<string, number>();
 
   constructor(from: World) {
     const draft: Record<string, unknown> = {};
@@ -24,8 +26,8 @@ export class Tx {
 
   /** The next id of a kind of object, from 1; part of the state, so that replays agree. */
   nextId(kind: string): number {
-    const id = (this.world.counters.get(kind) ?? 0) + 1;
-    this.world.counters.set(kind, id);
+    const id = (this.#counters.get(kind) ?? this.world.counters.get(kind) ?? 0) + 1;
+    this.#counters.set(kind, id);
     return id;
   }
 
@@ -64,6 +66,7 @@ export class Tx {
 
   /** Freezes the draft into the next snapshot. */
   commit(): World {
+    for (const [kind, id] of this.#counters) this.world.counters.set(kind, id);
     for (const table of this.#opened) table.freeze();
     for (const name of WORLD_TABLES) this.world[name].freeze();
     return Object.freeze({ ...this.world });

@@ -11,9 +11,10 @@ import { Tally } from './tally.js';
 /**
  * The fold: events in, snapshots, verdicts and findings out.
  *
- * A batch is one transaction, so the cost of a snapshot is paid once per batch. Where a checker has to look
- * at a single event, the transaction is cut there: the checker gets true snapshots of before and after. The
- * result does not depend on how the events were cut into batches (verify.test.ts holds it to that).
+ * One transaction stays open until somebody looks: a caller that asks for {@link Engine.world}, or a checker that
+ * wants a single event, which then gets true snapshots of before and after. A snapshot is cheap, and what
+ * it costs comes later, when each node of each table is copied before its next change: a check without
+ * checkpoints never pays that. The result does not depend on where the events were cut.
  */
 
 /** A recorded answer that the model contradicts. */
@@ -45,6 +46,8 @@ export class Engine {
   eventCount = 0;
 
   #world: World;
+  /** Open while there are events that {@link Engine.world} does not hold yet. */
+  #tx: Tx | undefined;
   readonly #reducer = new Reducer(families);
   readonly #watchers = new Map<EventKind, Invariant<World>[]>();
   readonly #onCall: EngineOptions['onCall'];
@@ -61,14 +64,18 @@ export class Engine {
     }
   }
 
-  /** The snapshot after the last batch. */
+  /** The snapshot after the last event. */
   get world(): World {
+    if (this.#tx !== undefined) {
+      this.#world = this.#tx.commit();
+      this.#tx = undefined;
+    }
     return this.#world;
   }
 
-  /** Reduces a run of events and leaves a snapshot. */
+  /** Reduces a run of events. */
   feed(batch: EventBatch): void {
-    let tx = new Tx(this.#world);
+    let tx = this.#tx ?? new Tx(this.#world);
     for (const event of batch) {
       const watchers = this.#watchers.get(event.kind);
       const concerned = watchers?.filter((w) => w.concerns === undefined || w.concerns(tx.world, event));
@@ -83,7 +90,7 @@ export class Engine {
       tx = new Tx(after);
       for (const invariant of concerned) this.#keep(invariant.check(before, event, after));
     }
-    this.#world = tx.commit();
+    this.#tx = tx;
     this.eventCount += batch.length;
   }
 

@@ -58,15 +58,17 @@ async function* untilAborted<T>(source: AsyncIterable<T>, signal: AbortSignal | 
     return;
   }
   const iterator = source[Symbol.asyncIterator]();
-  let fire = (): void => undefined;
-  const aborted = new Promise<{ done: true; value: undefined }>((resolve) => {
-    fire = () => resolve({ done: true, value: undefined });
-  });
+  let stopWaiting = (): void => undefined;
+  const fire = (): void => stopWaiting();
   signal.addEventListener('abort', fire, { once: true });
   let ended = false;
   try {
     while (!signal.aborted) {
-      const next = await Promise.race([iterator.next(), aborted]);
+      // No Promise.race with one promise for the abort: that would keep every batch alive until the end.
+      const next = await new Promise<IteratorResult<T, unknown>>((resolve, reject) => {
+        stopWaiting = () => resolve({ done: true, value: undefined });
+        iterator.next().then(resolve, reject);
+      });
       ended = next.done === true;
       if (next.done) return;
       yield next.value;
