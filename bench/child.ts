@@ -1,0 +1,62 @@
+import type { EventBatch } from '../core/event.js';
+import { invariants } from '../reducers/invariants/index.js';
+import { Engine } from '../replay/engine.js';
+import { openRecording } from '../traces/open.js';
+import { foldWithImmer } from './peers/immer-maps.js';
+import { readByRegex } from './peers/regex-reader.js';
+
+/**
+ * One measurement in a process of its own, so that neither heap nor compiled code of another one is in its
+ * way: `node child.js <stage> <file>`. Prints one JSON object.
+ */
+export interface Measurement {
+  readonly stage: string;
+  readonly items: number;
+  readonly ms: number;
+  readonly maxRssBytes: number;
+}
+
+async function readAll(path: string): Promise<EventBatch[]> {
+  const batches: EventBatch[] = [];
+  for await (const batch of (await openRecording([path])).batches()) batches.push(batch);
+  return batches;
+}
+
+/** Time of the part under test in ms, and how many events or calls it went through. */
+async function measure(stage: string, path: string): Promise<{ ms: number; items: number }> {
+  if (stage === 'regex') {
+    const from = performance.now();
+    const { calls } = await readByRegex(path);
+    return { ms: performance.now() - from, items: calls };
+  }
+  if (stage === 'reduce' || stage === 'immer') {
+    const batches = await readAll(path);
+    const from = performance.now();
+    const items = stage === 'reduce' ? reduceAll(batches) : immerAll(batches);
+    return { ms: performance.now() - from, items };
+  }
+  const from = performance.now();
+  const engine = stage === 'check' ? new Engine({ invariants }) : undefined;
+  let items = 0;
+  for await (const batch of (await openRecording([path])).batches()) {
+    items += batch.length;
+    engine?.feed(batch);
+  }
+  return { ms: performance.now() - from, items };
+}
+
+function reduceAll(batches: readonly EventBatch[]): number {
+  const engine = new Engine({ invariants });
+  for (const batch of batches) engine.feed(batch);
+  return engine.eventCount;
+}
+
+function immerAll(batches: readonly EventBatch[]): number {
+  foldWithImmer(batches.flat());
+  return batches.reduce((sum, batch) => sum + batch.length, 0);
+}
+
+const [stage = '', path = ''] = process.argv.slice(2);
+const { ms, items } = await measure(stage, path);
+const result: Measurement = { stage, items, ms, maxRssBytes: process.resourceUsage().maxRSS * 1024 };
+console.log(JSON.stringify(result));

@@ -1,0 +1,90 @@
+import { execFileSync } from 'node:child_process';
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { Measurement } from './child.js';
+import { churn, type ChurnOptions } from './generate.js';
+
+/**
+ * The benchmark: `npm run bench` (a minute), `npm run bench -- --full` (with 1M calls, several minutes).
+ * Absolute times depend on the machine and what else it does; the ratios in one run are the message.
+ */
+const { values } = parseArgs({
+  options: { full: { type: 'boolean', default: false }, repeat: { type: 'string', default: '3' } },
+});
+const folder = mkdtempSync(join(tmpdir(), 'iotape-bench-'));
+const child = fileURLToPath(new URL('child.js', import.meta.url));
+
+function capture(options: ChurnOptions): string {
+  const path = join(folder, `${options.kind}-${options.calls}-${options.live}.strace`);
+  if (existsSync(path)) return path;
+  const fd = openSync(path, 'w');
+  for (const text of churn(options)) writeSync(fd, text);
+  closeSync(fd);
+  return path;
+}
+
+/** The fastest of some runs: what the machine can do when nothing else is in the way. */
+function run(stage: string, path: string, repeat = Number(values.repeat)): Measurement {
+  let best: Measurement | undefined;
+  for (let i = 0; i < repeat; i++) {
+    const one = JSON.parse(execFileSync(process.execPath, [child, stage, path], { encoding: 'utf8' })) as Measurement;
+    if (best === undefined || one.ms < best.ms) best = one;
+  }
+  return best as Measurement;
+}
+
+function usEach(m: Measurement): number {
+  return (m.ms * 1000) / m.items;
+}
+
+function row(name: string, m: Measurement, against?: Measurement): void {
+  const ratio = against === undefined ? '' : `${(m.ms / against.ms).toFixed(2)}x`;
+  const mib = (m.maxRssBytes / (1 << 20)).toFixed(0);
+  console.log(
+    `${name.padEnd(44)} ${usEach(m).toFixed(2).padStart(8)} us/event ${mib.padStart(6)} MiB ${ratio.padStart(8)}`,
+  );
+}
+
+function stages(): void {
+  const path = capture({ kind: 'type1', calls: 100_000, live: 10_000, seed: 1 });
+  console.log(
+    `\nstages, type1, 100k calls, 10k live (${(statSync(path).size / 1e6).toFixed(0)} MB); ratio against (b)`,
+  );
+  const regex = run('regex', path);
+  row('parse', run('parse', path), regex);
+  row('reduce with verdicts and invariants', run('reduce', path), regex);
+  row('check (all of it)', run('check', path), regex);
+  row('(b) line by line, regular expressions', regex, regex);
+  const small = capture({ kind: 'type1', calls: 10_000, live: 1_000, seed: 1 });
+  console.log('\nreduce against (a), 10k calls, 1k live; ratio against reduce');
+  const reduce = run('reduce', small);
+  row('reduce', reduce, reduce);
+  row('(a) one immer produce per event, plain Maps', run('immer', small), reduce);
+}
+
+function growth(): void {
+  console.log('\ngrowth with length, type1, 10k live; ratio against 100k');
+  const hundred = run('check', capture({ kind: 'type1', calls: 100_000, live: 10_000, seed: 1 }));
+  row('check 10k calls', run('check', capture({ kind: 'type1', calls: 10_000, live: 10_000, seed: 1 })), hundred);
+  row('check 100k calls', hundred, hundred);
+  if (values.full) {
+    const path = capture({ kind: 'type1', calls: 1_000_000, live: 10_000, seed: 1 });
+    const million = run('check', path);
+    row('check 1M calls', million, hundred);
+    row('(b) 1M calls', run('regex', path), million);
+  }
+  console.log('\ngrowth with live mappings, iommufd, 400k calls; ratio against 1k live');
+  const few = run('reduce', capture({ kind: 'iommufd', calls: 400_000, live: 1_000, seed: 1 }));
+  row('reduce, 1,000 live', few, few);
+  row('reduce, 100,000 live', run('reduce', capture({ kind: 'iommufd', calls: 400_000, live: 100_000, seed: 1 })), few);
+}
+
+try {
+  stages();
+  growth();
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
