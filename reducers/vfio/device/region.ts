@@ -1,4 +1,4 @@
-import { Bytes, putU32, putU64 } from '../../../core/bytes.js';
+import { Bytes, putU32 } from '../../../core/bytes.js';
 import { add, mul } from '../../../core/u64.js';
 import { type Call, find } from '../../call.js';
 import { mttyRegionBytes } from '../../devices/vfio-mtty.js';
@@ -143,14 +143,13 @@ function mttyRegion(call: Call, device: VfioDevice, index: number): void {
   if (!call.succeed('region-info.mtty')) return;
   call.out32(4, REGION_READ | REGION_WRITE, 'flags');
   call.out64(24, offsetOf(index), 'offset');
-  const bytes = mttyRegionBytes(index, portsOf(call, device));
-  if (bytes !== undefined) {
-    const size = new Uint8Array(8);
-    putU64(size, 0, bytes);
-    call.outBytes(add(call.arg, 16), new Bytes(size), 'size');
-    return;
+  let bytes = mttyRegionBytes(index, portsOf(call, device));
+  if (bytes === undefined) {
+    const told = find(call.memOut, add(call.arg, 16), 8)?.u64(0);
+    if (told === undefined) return;
+    const ports = told === 0 ? 1 : 2;
+    teach(call, deviceKey(device.name, 'ports'), ports);
+    bytes = mttyRegionBytes(index, ports) ?? 0;
   }
-  const told = find(call.memOut, add(call.arg, 16), 8)?.u64(0);
-  if (told === undefined) return;
-  teach(call, deviceKey(device.name, 'ports'), told === 0 ? 1 : 2);
+  call.out64(16, bytes, 'size');
 }
