@@ -40,10 +40,11 @@ import { IOEVENTFD_RULES } from './vfio/device/ioeventfd.js';
 import { IRQ_INFO_RULES } from './vfio/device/irq-info.js';
 import { MIG_STATE_RULES } from './vfio/device/migration.js';
 import { REGION_RULES } from './vfio/device/region.js';
-import { SET_IRQS_RULES } from './vfio/device/set-irqs.js';
+import { SET_IRQS_RULES } from './vfio/device/irq-request.js';
 import { DEVICE_FD_RULES } from './vfio/group-device.js';
 import { GROUP_RULES } from './vfio/group.js';
 import { MIGRATION_FILE_RULES } from './vfio/migration-file.js';
+import { PAYLOAD_RULES } from './vfio/payload.js';
 import { DIRTY_RULES as VFIO_DIRTY_RULES } from './vfio/type1/dirty.js';
 import { INFO_RULES } from './vfio/type1/info.js';
 import { MAP_RULES as VFIO_MAP_RULES } from './vfio/type1/map.js';
@@ -82,6 +83,7 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   PAGES_RULES,
   VIOMMU_RULES,
   CONTAINER_RULES,
+  PAYLOAD_RULES,
   CDEV_RULES,
   VFIO_DEVICE_RULES,
   LOGGING_RULES,

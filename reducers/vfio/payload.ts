@@ -9,7 +9,12 @@ import { USER_PTR_MAX } from './uapi.js';
  */
 
 const NOT_RECORDED = 'payload not recorded';
-const FAULT: Rule = { id: 'vfio.copy-in', errno: 'EFAULT', text: 'the argument does not point to user memory' };
+
+/** Checks before those of any command. */
+export const PAYLOAD_RULES = {
+  copyIn: { id: 'vfio.copy-in', errno: 'EFAULT', text: 'the argument does not point to user memory' },
+} as const satisfies Record<string, Rule>;
+
 const FIRST_MAPPABLE = 0x1000;
 
 /** Whether no process can have memory at this address. */
@@ -24,7 +29,7 @@ export function isBadPointer(call: Call): boolean {
 export function takeStruct(call: Call, minBytes: number, argsz: Rule): Bytes | undefined {
   const struct = call.struct;
   if (struct.length < 4) {
-    if (isBadPointer(call)) refuse(call, FAULT);
+    if (isBadPointer(call)) refuse(call, PAYLOAD_RULES.copyIn);
     else call.unknown(NOT_RECORDED);
     return undefined;
   }

@@ -36,7 +36,6 @@ export const EXT_TYPE1 = 1;
 export const EXT_SPAPR_TCE = 2;
 export const EXT_TYPE1V2 = 3;
 export const EXT_DMA_CC = 4;
-export const EXT_EEH = 5;
 export const EXT_SPAPR_TCE_V2 = 7;
 export const EXT_NOIOMMU = 8;
 export const EXT_UNMAP_ALL = 9;
@@ -69,7 +68,6 @@ export const DEVICE_FLAG_CAPS = 1 << 7;
 
 export const REGION_READ = 1;
 export const REGION_WRITE = 2;
-export const REGION_MMAP = 4;
 export const REGION_CAPS = 8;
 export const REGION_CAP_MSIX_MAPPABLE = 3;
 

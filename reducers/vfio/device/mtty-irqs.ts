@@ -14,7 +14,7 @@ import {
   IRQ_MSI,
   PCI_NUM_IRQS,
 } from '../uapi.js';
-import { type IrqRequest, SET_IRQS_RULES as R, validRequest } from './set-irqs.js';
+import { type IrqRequest, SET_IRQS_RULES as R, validRequest } from './irq-request.js';
 
 /**
  * SET_IRQS of mtty (samples/vfio-mdev/mtty.c, `mtty_set_irqs`). It takes the number of interrupt kinds for the number

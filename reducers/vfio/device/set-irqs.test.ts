@@ -20,7 +20,7 @@ import {
   IRQ_MSIX as MSIX,
   IRQ_REQ as REQ,
 } from '../uapi.js';
-import { SET_IRQS_RULES as R } from './set-irqs.js';
+import { SET_IRQS_RULES as R } from './irq-request.js';
 
 const test = suite('vfio set irqs');
 

@@ -1,6 +1,7 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../core/testing.js';
 import { ev } from '../../testing.js';
+import { PAYLOAD_RULES } from '../payload.js';
 import { checkRows, type FieldAt, infoAnswer, Lab, MEMORY, mapStruct, type Row, struct } from '../testing.js';
 import { IOMMU_DIRTY_PAGES, IOMMU_GET_INFO, IOMMU_MAP_DMA, IOMMU_UNMAP_DMA, MAP_VADDR, UNMAP_VADDR } from '../uapi.js';
 import { MAP_RULES as R } from './map.js';
@@ -143,5 +144,7 @@ test('without a payload the call is unknown, and so is what depends on it', () =
   assert.is(lab.ioctl(3, IOMMU_MAP_DMA).unknown, 'payload not recorded');
   assert.match(lab.map(0, 0x1000).unknown, /mappings of the container unknown since event 7/);
   assert.is(map(lab, 'EEXIST', 0, 0x1000).verdict, 'match');
-  assert.is(lab.ioctl(3, IOMMU_MAP_DMA, { arg: 0, errno: 'EFAULT' }).verdict, 'match');
+  const fault = lab.ioctl(3, IOMMU_MAP_DMA, { arg: 0, errno: 'EFAULT' });
+  assert.is(fault.verdict, 'match');
+  assert.is(fault.rule, PAYLOAD_RULES.copyIn.id);
 });
