@@ -129,7 +129,8 @@ async function readHead(path: string): Promise<{ head: Buffer; whole: boolean }>
 
 async function peekStream(stream: Input): Promise<Peeked> {
   const chunks = stream.chunks()[Symbol.asyncIterator]();
-  const { head, ended, failure } = await beginning({ [Symbol.asyncIterator]: () => ({ next: () => chunks.next() }) });
+  const begun = { [Symbol.asyncIterator]: () => ({ next: () => chunks.next() }) };
+  const { head, ended, failure } = await beginning(begun, isRecognised);
   if (head.length === 0 && failure !== undefined) throw failure;
   const rest = async function* (): AsyncGenerator<Uint8Array> {
     try {
@@ -150,15 +151,25 @@ interface Beginning {
   readonly failure: InputError | undefined;
 }
 
-/** At least {@link DETECT_BYTES} of the chunks, fewer where they end or fail before. */
-async function beginning(chunks: AsyncIterable<Uint8Array>): Promise<Beginning> {
+/** A live recording comes slowly, and its reader wants to see what it does: the first lines that tell are enough. */
+function isRecognised(head: Uint8Array): boolean {
+  const { format } = detect(head, false);
+  return format === 'strace' || format === 'kernel-events' || format === 'tape';
+}
+
+/** {@link DETECT_BYTES} of the chunks, fewer where they end or fail before, or where these are `enough`. */
+async function beginning(
+  chunks: AsyncIterable<Uint8Array>,
+  enough: (head: Uint8Array) => boolean = () => false,
+): Promise<Beginning> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
   try {
     for await (const chunk of chunks) {
       parts.push(chunk.slice());
       bytes += chunk.length;
-      if (bytes >= DETECT_BYTES) return { head: Buffer.concat(parts), ended: false, failure: undefined };
+      if (bytes >= DETECT_BYTES || enough(Buffer.concat(parts)))
+        return { head: Buffer.concat(parts), ended: false, failure: undefined };
     }
     return { head: Buffer.concat(parts), ended: true, failure: undefined };
   } catch (error) {
