@@ -1,3 +1,4 @@
+import { InputError } from '../core/errors.js';
 import type { Finding, Invariant } from '../core/invariant.js';
 import { emptyWorld, type World } from '../reducers/world.js';
 import { type Checkpoint, Checkpoints } from './checkpoints.js';
@@ -139,7 +140,9 @@ class Probe {
       this.#known.set(checkpoint.position, holds);
       return holds;
     } catch (error) {
-      throw error instanceof ExpressionFailed ? error.input : error;
+      if (!(error instanceof ExpressionFailed)) throw error;
+      const { diagnostic } = error.input;
+      throw new InputError({ ...diagnostic, message: `after the last event: ${diagnostic.message}` });
     }
   }
 

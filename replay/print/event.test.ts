@@ -92,7 +92,7 @@ const judged = (name: string): Judged => ({
 });
 
 function unmap(size: string): Bytes {
-  return Bytes.fromHex(`1800000000000000${'0010000000000000'}${size}`);
+  return Bytes.fromHex(`18000000000000000010000000000000${size}`);
 }
 
 test('an ioctl is decoded by the kind of its file, with what the kernel changed', () => {
