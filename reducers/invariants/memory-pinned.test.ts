@@ -79,7 +79,7 @@ test('quiet after the DMA mapping was removed, and quiet the second time', () =>
   const { world, id, space } = pinned();
   const munmap = ev('munmap', { addr: A, lengthBytes: 0x2000 });
   const tx = new Tx(world);
-  pinRemove(tx, space, id);
+  pinRemove(tx, space, id, 2);
   assert.equal(findings(tx.commit(), munmap), []);
   const again = replay([munmap, ev('mmap', { addr: A, lengthBytes: 0x2000, ret: A })], {}, world, 1, 3);
   assert.equal(findings(again, munmap), []);

@@ -98,5 +98,5 @@ export function rememberPins(tx: Tx, ioasKey: number, area: Area): number {
 
 /** Takes an area out of the index. */
 export function forgetPins(tx: Tx, area: Area): void {
-  if (area.pin !== 0) pinRemove(tx, area.pages.space, area.pin);
+  if (area.pin !== 0) pinRemove(tx, area.pages.space, area.pin, area.since);
 }

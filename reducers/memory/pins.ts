@@ -9,8 +9,10 @@ import type { AddressSpace, Pin } from './state.js';
  * Ranges may overlap and repeat (one buffer mapped at several IOVAs), so this is no range map. Pins are sorted
  * into size classes: class c holds those of 2^c to 2^(c+1)-1 pages. A pin of class c that touches
  * page p starts in the 2^(c+1)-1 pages up to p, so one search in each class that is in use finds them all.
- * Pins with equal class and start form a doubly linked list by id, which makes adding and removing O(log n)
- * however often one buffer is mapped.
+ * The first pin of a class and start stands in the table under just these two, so the usual pin costs one entry.
+ * More of them (one buffer mapped again and again) get ids of their own and form a doubly linked list
+ * behind the first, which makes adding and removing O(log n) however many there are. When the first goes before the others,
+ * a hollow entry keeps its place.
  *
  * The owner of a DMA mapping adds its pin when the pages are taken and removes it when they are given
  * back. The memory reducer drops a pin from the index as soon as memory under it is unmapped or
@@ -38,40 +40,51 @@ const USER_END = 2 ** 56;
  */
 const MAX_MISSES = 1024;
 
+/** Ids from here on are of pins behind a first one; keys of first ones end at 2^50. */
+const FOLLOWER = 2 ** 52;
+/** `since` of a hollow entry. */
+const HOLLOW = -1;
+
 /**
  * Takes up a pin; gives its id for {@link pinRemove}, or 0 where there is nothing to index (the space is
  * gone, or the addresses are none of a process).
  */
 export function pinAdd(tx: Tx, spaceId: number, made: NewPin): number {
   if (!tx.world.spaces.has(spaceId) || made.last < made.start || made.last >= USER_END) return 0;
-  const id = tx.nextId('pins');
-  const start = alignDown(made.start, PAGE_BYTES);
-  const head = headKey(start, made.last);
-  const heads = tx.openTable(tx.world.spaces, spaceId, 'pinHeads');
-  const pins = tx.openTable(tx.world.spaces, spaceId, 'pins');
-  const next = heads.get(head) ?? 0;
   const { last, owner, key, since } = made;
-  pins.set(id, Object.freeze({ id, start, last, owner, key, since, next, prev: 0 }));
-  if (next !== 0) relink(pins, next, 'prev', id);
-  heads.set(head, id);
+  const start = alignDown(made.start, PAGE_BYTES);
+  const head = headKey(start, last);
+  const pins = tx.openTable(tx.world.spaces, spaceId, 'pins');
+  const first = pins.get(head);
+  if (first === undefined || first.since === HOLLOW) {
+    pins.set(head, Object.freeze({ id: head, start, last, owner, key, since, next: first?.next ?? 0, prev: 0 }));
+    return head;
+  }
+  const id = FOLLOWER + tx.nextId('pins');
+  pins.set(id, Object.freeze({ id, start, last, owner, key, since, next: first.next, prev: head }));
+  if (first.next !== 0) relink(pins, first.next, 'prev', id);
+  relink(pins, head, 'next', id);
   return id;
 }
 
-/** Forgets a pin by its id. No-op for 0, and for one that the index dropped already. */
-export function pinRemove(tx: Tx, spaceId: number, id: number): void {
+/**
+ * Forgets a pin by its id and the event that made it. No-op for id 0, and for a pin that the index dropped
+ * already: its id may belong to a newer one by now, which `since` tells.
+ */
+export function pinRemove(tx: Tx, spaceId: number, id: number, since: number): void {
   const pin = id === 0 ? undefined : tx.world.spaces.get(spaceId)?.pins.get(id);
-  if (pin === undefined) return;
+  if (pin === undefined || pin.since !== since || since === HOLLOW) return;
   const pins = tx.openTable(tx.world.spaces, spaceId, 'pins');
-  pins.delete(id);
-  if (pin.next !== 0) relink(pins, pin.next, 'prev', pin.prev);
-  if (pin.prev !== 0) {
-    relink(pins, pin.prev, 'next', pin.next);
+  if (id < FOLLOWER) {
+    if (pin.next === 0) pins.delete(id);
+    else pins.set(id, Object.freeze({ ...pin, since: HOLLOW }));
     return;
   }
-  const heads = tx.openTable(tx.world.spaces, spaceId, 'pinHeads');
-  const head = headKey(pin.start, pin.last);
-  if (pin.next === 0) heads.delete(head);
-  else heads.set(head, pin.next);
+  pins.delete(id);
+  if (pin.next !== 0) relink(pins, pin.next, 'prev', pin.prev);
+  relink(pins, pin.prev, 'next', pin.next);
+  const before = pins.get(pin.prev);
+  if (before !== undefined && before.since === HOLLOW && before.next === 0) pins.delete(before.id);
 }
 
 /** Pins that touch `start..last`, at most `limit`, in order of size class and start, newest first at one start. */
@@ -80,8 +93,8 @@ export function pinsOver(space: AddressSpace, start: U64, last: U64, limit: numb
   if (space.pins.size === 0 || start >= USER_END) return found;
   const firstPage = pageOf(start);
   const lastPage = last >= USER_END ? CLASS_SPAN - 1 : pageOf(last);
-  let key = space.pinHeads.firstKey();
-  while (key !== undefined && found.length < limit) {
+  let key = space.pins.firstKey();
+  while (key !== undefined && key < FOLLOWER && found.length < limit) {
     const sizeClass = Math.floor(key / CLASS_SPAN);
     collect(space, sizeClass, firstPage, lastPage, limit, found);
     key = nextClassKey(space, sizeClass);
@@ -100,11 +113,11 @@ function collect(
   const base = sizeClass * CLASS_SPAN;
   const lowest = Math.max(0, firstPage - 2 ** (sizeClass + 1) + 2);
   let misses = 0;
-  space.pinHeads.forRange(base + lowest, base + lastPage, (head) => {
-    let pin = space.pins.get(head);
+  space.pins.forRange(base + lowest, base + lastPage, (head) => {
+    let pin: Pin | undefined = head;
     while (pin !== undefined && found.length < limit && misses < MAX_MISSES) {
-      if (pageOf(pin.last) >= firstPage) found.push(pin);
-      else misses++;
+      if (pageOf(pin.last) < firstPage) misses++;
+      else if (pin.since !== HOLLOW) found.push(pin);
       pin = pin.next === 0 ? undefined : space.pins.get(pin.next);
     }
     return found.length < limit && misses < MAX_MISSES ? undefined : false;
@@ -113,7 +126,7 @@ function collect(
 
 function nextClassKey(space: AddressSpace, sizeClass: number): number | undefined {
   let key: number | undefined;
-  space.pinHeads.forRange((sizeClass + 1) * CLASS_SPAN, Number.MAX_SAFE_INTEGER, (_head, at) => {
+  space.pins.forRange((sizeClass + 1) * CLASS_SPAN, FOLLOWER - 1, (_head, at) => {
     key = at;
     return false;
   });

@@ -112,7 +112,7 @@ function dropPins(tx: Tx, space: AddressSpace, event: Event): void {
     for (;;) {
       const now = tx.world.spaces.get(space.id) ?? space;
       const pins = pinsOver(now, lost.start, lost.last, PINS_AT_ONCE);
-      for (const pin of pins) pinRemove(tx, space.id, pin.id);
+      for (const pin of pins) pinRemove(tx, space.id, pin.id, pin.since);
       if (pins.length < PINS_AT_ONCE) break;
     }
   }

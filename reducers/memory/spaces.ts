@@ -28,7 +28,6 @@ export function newSpace(tx: Tx, complete: boolean): AddressSpace {
     heapEnd: null,
     firstPlacedLast: null,
     pins: tx.adopt(OrderedMap.numeric<number, never>()),
-    pinHeads: tx.adopt(OrderedMap.numeric<number, number>()),
   });
   tx.world.spaces.set(space.id, space);
   return space;
@@ -58,7 +57,6 @@ export function forkSpace(tx: Tx, id: number, event: Event, families: Families):
     emptied: parent.emptied.freeze(),
     fileVmas: parent.fileVmas.freeze(),
     pins: tx.adopt(OrderedMap.numeric<number, never>()),
-    pinHeads: tx.adopt(OrderedMap.numeric<number, number>()),
   });
   tx.world.spaces.set(child.id, child);
   for (const file of child.fileVmas.keys()) addVmaRef(tx, file);

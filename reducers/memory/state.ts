@@ -70,7 +70,6 @@ export interface AddressSpace {
   readonly heapEnd: U64 | null;
   /** Last address of the first mapping that the kernel placed by itself after execve; null while unknown. */
   readonly firstPlacedLast: U64 | null;
+  /** Live DMA mappings by user address; see pins.ts. */
   readonly pins: OrderedMap<number, Pin>;
-  /** Heads of the pin lists, by size class and first page; see pins.ts. */
-  readonly pinHeads: OrderedMap<number, number>;
 }

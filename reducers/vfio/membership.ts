@@ -114,7 +114,7 @@ export function unpinAll(tx: Tx, containerId: number): void {
 
 /** Takes the mapping's pages out of the index of pinned memory. */
 export function unpin(tx: Tx, mapping: DmaMapping): void {
-  if (mapping.pin !== 0) pinRemove(tx, mapping.space, mapping.pin);
+  if (mapping.pin !== 0) pinRemove(tx, mapping.space, mapping.pin, mapping.since);
 }
 
 /** A container is gone when neither its file nor a group holds it. */

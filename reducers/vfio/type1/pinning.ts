@@ -59,7 +59,7 @@ export function pinMapping(
 
 /** Takes a pin back that a later check of the same call made void. */
 export function unpinMapping(call: Call, pin: number): void {
-  if (pin !== 0) pinRemove(call.tx, call.process.space, pin);
+  if (pin !== 0) pinRemove(call.tx, call.process.space, pin, call.event.seq);
 }
 
 /** Whether an end of the range lies in a BAR of a device that does not decode memory now. */

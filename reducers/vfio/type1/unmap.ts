@@ -115,7 +115,10 @@ function removeRange(call: Call, container: VfioContainer, flags: number, iova: 
   const tx = call.tx;
   const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
   const v1 = container.backend === 'type1';
-  if (!v1 && (flags & UNMAP_ALL) === 0) {
+  // Nearly every call names exactly one mapping: one look-up instead of four.
+  const exact = mappings.get(iova);
+  const whole = exact !== undefined && exact.last === last ? exact : undefined;
+  if (whole === undefined && !v1 && (flags & UNMAP_ALL) === 0) {
     const first = rangeAt(mappings, iova);
     if (first !== undefined && first.start !== iova && cut(call, first, R.cutsFirst)) return;
     const end = rangeAt(mappings, last);
@@ -125,7 +128,7 @@ function removeRange(call: Call, container: VfioContainer, flags: number, iova: 
     forgetRange(call, container, flags, iova, last);
     return;
   }
-  const inside = touched(mappings, iova, last, v1);
+  const inside = whole === undefined ? touched(mappings, iova, last, v1) : [whole];
   if ((flags & UNMAP_VADDR) !== 0) {
     takeAddresses(call, container, inside);
     return;
