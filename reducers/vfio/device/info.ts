@@ -46,7 +46,7 @@ export function deviceInfo(call: Call): void {
 function capabilities(call: Call, name: string, argsz: number, flags: number): void {
   const has = (flags & DEVICE_FLAG_CAPS) !== 0;
   const fits = has && argsz >= STRUCT_BYTES + ATOMIC_CAP_BYTES;
-  const tail = new Uint8Array(call.extentBytes - MIN_BYTES);
+  const tail = new Uint8Array(Math.max(0, call.extentBytes - MIN_BYTES));
   if (fits) tail[0] = STRUCT_BYTES;
   if (tail.length > 0) call.outBytes(add(call.arg, MIN_BYTES), new Bytes(tail), 'cap_offset');
   if (has && !fits) call.out32(0, STRUCT_BYTES + ATOMIC_CAP_BYTES, 'argsz');

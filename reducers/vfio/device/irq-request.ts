@@ -88,7 +88,10 @@ export function validRequest(call: Call, struct: Bytes, count: number | undefine
   if ((start >= most || start + vectors > most) && refuse(call, R.range)) return undefined;
   const data = flags & DATA_MASK;
   const oneByte = data === IRQ_DATA_BOOL ? 1 : data === IRQ_DATA_EVENTFD ? 4 : 0;
-  if (oneByte === 0 && data !== IRQ_DATA_NONE && refuse(call, R.dataType)) return undefined;
+  if (oneByte === 0 && data !== IRQ_DATA_NONE) {
+    refuse(call, R.dataType);
+    return undefined;
+  }
   const dataBytes = vectors * oneByte;
   if (struct.u32(0) - IRQ_HEAD_BYTES < dataBytes && refuse(call, R.dataSize)) return undefined;
   if (!struct.has(IRQ_HEAD_BYTES, dataBytes)) {

@@ -72,7 +72,7 @@ function pageSizes(call: Call, groups: readonly number[]): U64 | undefined {
 
 /** cap_offset and padding, as far as the caller's struct reaches. */
 function outTail(call: Call, argsz: number, fits: boolean): void {
-  const tail = new Uint8Array(Math.min(argsz, STRUCT_BYTES) - MIN_BYTES);
+  const tail = new Uint8Array(Math.max(0, Math.min(argsz, STRUCT_BYTES) - MIN_BYTES));
   if (fits) putU32(tail, 0, STRUCT_BYTES);
   if (tail.length > 0) call.outBytes(add(call.arg, MIN_BYTES), new Bytes(tail), 'cap_offset');
 }
