@@ -10,6 +10,7 @@ import {
   replaceDevice,
 } from '../../iommufd/attach.js';
 import { contextOf } from '../../iommufd/context.js';
+import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, openDevice, patchDevice } from '../devices.js';
 import { fdUnknown, lookFd } from '../fd-look.js';
 import { takeStruct } from '../payload.js';
@@ -88,7 +89,8 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
     if (call.unknown('the state of the iommufd is not known')) giveAccess(call, device, 0, 0);
     return;
   }
-  const refused = bindRefusal(tx, contextId, device.name);
+  const owner = groupName(tx, device);
+  const refused = bindRefusal(tx, contextId, owner);
   if (refused !== undefined) {
     if (refused.errno === '') call.unknown(refused.unknown);
     else if (call.fail(refused.errno, refused.rule)) return;
@@ -100,7 +102,12 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   else call.outUnknown(add(call.arg, 12), 4, `objects unknown since event ${since}`);
   const told = find(call.memOut, add(call.arg, 12), 4)?.u32(0);
   const id = told === undefined || told === 0 || told > 0x7fff_ffff ? next : told;
-  giveAccess(call, device, contextId, bindDevice(tx, contextId, device.name, call.event.seq, device.name, id));
+  giveAccess(call, device, contextId, bindDevice(tx, contextId, device.name, call.event.seq, owner, id));
+}
+
+/** What devices of one group have in common, where the group is known. */
+function groupName(tx: Tx, device: VfioDevice): string {
+  return tx.world.groups.get(device.group)?.path ?? device.name;
 }
 
 function giveAccess(call: Call, device: VfioDevice, iommufd: number, devid: number): void {

@@ -295,7 +295,6 @@ test('cdev: rejections', () => {
       rule: C.bindGroupOpen,
       errno: 'EBUSY',
       run(lab, e) {
-        // The group of the cdev is known only when both were opened by one name; here by hand.
         lab.device('vfio0');
         lab.open('/dev/vfio/devices/vfio0', 6);
         return bind(lab, e, bindStruct(), bindStruct(), 6);

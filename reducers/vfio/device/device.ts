@@ -7,11 +7,13 @@ import {
   cdevName,
   closeDevice,
   deviceOf,
+  driverOfName,
   ensureDevice,
   openDevice,
   patchDevice,
 } from '../devices.js';
 import { refuse, type Rule } from '../rules.js';
+import { deviceOfCdev } from '../sysfs.js';
 import type { VfioDevice } from '../state.js';
 import {
   DEVICE_ATTACH_IOMMUFD_PT,
@@ -133,8 +135,8 @@ function reset(call: Call, device: VfioDevice): void {
 
 export const deviceFamily: FileFamily = {
   open(tx, file, event) {
-    const name = cdevName(file.path);
-    if (name === undefined) {
+    const cdev = cdevName(file.path);
+    if (cdev === undefined) {
       // Found open, made by GET_DEVICE_FD before the recording began: which device it is nobody tells.
       const key = `file ${file.id}`;
       ensureDevice(tx, key, 'unknown');
@@ -142,7 +144,8 @@ export const deviceFamily: FileFamily = {
       patchDevice(tx, key, { unknownSince: event.seq, pciCommand: -1 });
       return Object.freeze({ ...file, object: BY_GROUP, objectKey: key });
     }
-    const device = ensureDevice(tx, name, 'pci');
+    const name = deviceOfCdev(tx, cdev, event.seq);
+    const device = ensureDevice(tx, name, driverOfName(name) === 'mdev' ? 'mdev' : 'pci');
     if (!file.complete && device.boundFile === 0) {
       openDevice(tx, name);
       patchDevice(tx, name, { boundFile: file.id, unknownSince: event.seq, pciCommand: -1 });

@@ -148,3 +148,12 @@ test('without a payload the call is unknown, and so is what depends on it', () =
   assert.is(fault.verdict, 'match');
   assert.is(fault.rule, PAYLOAD_RULES.copyIn.id);
 });
+
+test('an ENOMEM of the run is learned, and says what is pinned and what the limit is', () => {
+  const lab = new Lab().container();
+  lab.good(lab.map(0, 0x3000));
+  const answer = map(lab, 'ENOMEM', 0x10_0000, 0x1000);
+  assert.is(answer.verdict, 'learned');
+  assert.match(answer.looked, /pins 12288 bytes; RLIMIT_MEMLOCK is not recorded/);
+  lab.good(lab.unmap(0x10_0000, 0x1000, 0));
+});

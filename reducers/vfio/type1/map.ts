@@ -1,5 +1,5 @@
 import { firstOverlap } from '../../../core/interval.js';
-import { hex, lastOf, modPow2, type U64 } from '../../../core/u64.js';
+import { add, hex, lastOf, lengthOf, modPow2, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer, rangesText } from '../containers.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
@@ -116,6 +116,7 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
   }
   if (!call.succeed('map-dma.ok')) {
     unpinMapping(call, answer.pin);
+    if (call.recordedErrno === 'ENOMEM') call.looked(lockedText(call, container));
     return;
   }
   mappings.set(
@@ -132,6 +133,15 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
       since: call.event.seq,
     }),
   );
+}
+
+/** What a reader of an ENOMEM wants to know; the limit does not bind a process with CAP_IPC_LOCK. */
+function lockedText(call: Call, container: VfioContainer): string {
+  let pinned: U64 = 0;
+  for (const mapping of container.mappings.values())
+    if (mapping.pinned) pinned = add(pinned, lengthOf(mapping.start, mapping.last));
+  const limit = call.process.memlockBytes;
+  return `the container pins ${pinned} bytes; RLIMIT_MEMLOCK is ${limit === null ? 'not recorded' : `${limit} bytes`}`;
 }
 
 const NOT_PINNED: PinResult = Object.freeze({ stop: false, pin: 0 });
