@@ -141,7 +141,7 @@ async function peekStream(stream: Input): Promise<Peeked> {
       await chunks.return?.();
     }
   };
-  return { input: { name: stream.name, chunks: rest }, detected: detect(head, ended), plainFile: false };
+  return { input: { name: stream.name, chunks: rest, live: true }, detected: detect(head, ended), plainFile: false };
 }
 
 interface Beginning {

@@ -16,6 +16,8 @@ export interface Input {
   readonly name: string;
   /** May be called once. Throws `InputError` (IOT201 unreadable, IOT205 damaged gzip after what came before). */
   readonly chunks: () => AsyncIterable<Uint8Array>;
+  /** Comes as it is recorded: what is known is handed on at once and not collected first. */
+  readonly live?: boolean;
 }
 
 const CHUNK_BYTES = 1 << 20;

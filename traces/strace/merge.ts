@@ -6,6 +6,8 @@ export interface OpenFile {
   readonly parser: StraceParser;
   /** The next events, or undefined at the end. Never empty. */
   next(): Promise<EventBatch | undefined>;
+  /** Ends reading, wherever it is. */
+  close(): Promise<void>;
 }
 
 /** The fields of an event that its place among the events of other files changes. */
@@ -20,6 +22,15 @@ interface Placed {
  * anybody has seen them. One batch per file is in memory.
  */
 export async function* mergeFiles(files: readonly OpenFile[], state: { startNs: bigint }): AsyncIterable<EventBatch> {
+  try {
+    yield* merged(files, state);
+  } finally {
+    // Somebody may stop in the middle, and a file that nobody closes stays open until it is garbage.
+    await Promise.all(files.map((file) => file.close()));
+  }
+}
+
+async function* merged(files: readonly OpenFile[], state: { startNs: bigint }): AsyncIterable<EventBatch> {
   const only = files[0];
   if (files.length === 1 && only !== undefined) return yield* single(only, state);
   const sources = await Promise.all(files.map(async (file) => new Source(file, await file.next())));

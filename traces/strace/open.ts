@@ -68,16 +68,20 @@ function openFile(input: Input, file: number, several: boolean, log: DiagnosticL
       const step = await events.next();
       return step.done ? undefined : step.value;
     },
+    async close() {
+      await events.return(undefined);
+    },
   };
 }
 
 /** A read error comes after the events that were read before it. */
 async function* eventsOf(input: Input, parser: StraceParser): AsyncGenerator<EventBatch, undefined> {
+  const atLeast = input.live === true ? 1 : BATCH_EVENTS;
   let failure: unknown;
   try {
     for await (const chunk of input.chunks()) {
       parser.push(chunk);
-      if (parser.waiting >= BATCH_EVENTS) yield* taken(parser, BATCH_EVENTS);
+      yield* taken(parser, atLeast);
     }
   } catch (error) {
     failure = error;
