@@ -125,6 +125,19 @@ test('input that gives nothing is refused with a code', () => {
   }
 });
 
+test('several files of one recording', () => {
+  const files = WRONG_VERSION.split('\n')
+    .slice(0, 4)
+    .map((line) => line.replace(/^100 /, ''));
+  const first = space.write('ff.100', `${files.slice(0, 2).join('\n')}\n`);
+  const second = space.write('ff.101', `${files.slice(2).join('\n')}\n`);
+  const ran = iotape(['check', '--together', '--json', first, second]);
+  const report = JSON.parse(ran.stdout);
+  assert.is(report.trace, `${first} ${second}`);
+  assert.is(report.events, 4);
+  assert.is(report.divergences.at(-1)?.file, second);
+});
+
 test('a gzip that is cut is reported as far as it goes', () => {
   const lines = Array.from(
     { length: 3000 },
@@ -194,7 +207,8 @@ test('wrong arguments: status 2, one line on stderr, nothing on stdout', () => {
 test('an interrupt prints what is known so far: status 3', async () => {
   const page = await interrupted(['check', '-'], WRONG_VERSION, 1500);
   assert.is(page.status, 3);
-  assert.match(page.stdout, /interrupted: .*\n/);
+  assert.match(page.stdout, /DIVERGES {2}VFIO_GET_API_VERSION {2}-:4 {2}event 3\n.*VFIO_GET_API_VERSION\) = 7\n/);
+  assert.match(page.stdout, /\ninterrupted: .*\n1 divergence\n$/);
   const json = await interrupted(['check', '--json', '-'], WRONG_VERSION, 1500);
   assert.is(json.status, 3);
   assert.is(JSON.parse(json.stdout).interrupted, true);

@@ -1,4 +1,4 @@
-import { auditTime, skipUntil, timer } from 'rxjs';
+import { auditTime, skipUntil, Subscription, timer } from 'rxjs';
 import type { Recording } from '../../traces/recording.js';
 import type { Update } from '../fold.js';
 import { newsText, progressFormat } from '../print/progress.js';
@@ -33,12 +33,16 @@ export async function watchedReplay(
     const news = newsText(recording.info.files, update, io.stderr.style);
     if (news !== '') void io.stderr.write(news);
   };
+  const listeners = new Subscription();
   const ignoreError = { error: () => undefined };
-  if (live) updates.subscribe({ next: tell, ...ignoreError });
-  updates.pipe(skipUntil(timer(QUIET_MS)), auditTime(REFRESH_MS)).subscribe({ next: show, ...ignoreError });
+  if (live) listeners.add(updates.subscribe({ next: tell, ...ignoreError }));
+  const sometimes = updates.pipe(skipUntil(timer(QUIET_MS)), auditTime(REFRESH_MS));
+  listeners.add(sometimes.subscribe({ next: show, ...ignoreError }));
   try {
     return await report;
   } finally {
+    // The last look is still waiting for its time, and the line is about to be cleared.
+    listeners.unsubscribe();
     if (started) bar.stop();
   }
 }

@@ -1,5 +1,6 @@
 import Table from 'cli-table3';
 import { CODES, type Diagnostic } from '../../core/errors.js';
+import { commandByName } from '../../core/uapi/lookup.js';
 import type { Finding, Severity } from '../../core/invariant.js';
 import type { Divergence } from '../engine.js';
 import type { Judged, JudgedEvent } from '../judged.js';
@@ -141,7 +142,7 @@ function diagnosticsText(report: Report, style: Style): string {
 
 function divergenceText(report: Report, divergence: Divergence, view: ReportView, style: Style): string {
   const { paint } = style;
-  const each: JudgedEvent = view.events.get(divergence.seq) ?? { event: divergence.event, judged: undefined };
+  const each = view.events.get(divergence.seq) ?? judgedOnce(divergence);
   const lines = [
     `${paint.red(paint.bold('DIVERGES'))}  ${paint.bold(divergence.call)}  ${where(report, divergence, style)}`,
     labelled('call', eventText(each), style),
@@ -151,6 +152,16 @@ function divergenceText(report: Report, divergence: Divergence, view: ReportView
     labelled('state', printable(divergence.reason), style),
   ];
   return lines.filter((line) => line !== '').join('\n');
+}
+
+/** A divergence whose event was not read again: the command's name tells the kind of file. */
+function judgedOnce(divergence: Divergence): JudgedEvent {
+  const { event, call, rule } = divergence;
+  const kind = commandByName(call)?.kind ?? 'unknown';
+  return {
+    event,
+    judged: { verdict: 'diverge', name: call, kind, rule, unknownReason: '', explanation: divergence },
+  };
 }
 
 function ruleLine(rule: string): string {
