@@ -135,6 +135,12 @@ test('import refuses a tape that cannot be written', () => {
   assert.is(ran.status, 2);
   assert.match(ran.stderr, /IOT301/);
   assert.is(iotape(['import', wrong, '-o', '-']).status, 2);
+  const before = readFileSync(wrong, 'utf8');
+  assert.match(
+    iotape(['import', wrong, '-o', join(space.path, '.', 'wrong.strace')]).stderr,
+    /is the recording itself/,
+  );
+  assert.is(readFileSync(wrong, 'utf8'), before);
 });
 
 test('bisect: known answers, from a file and from a pipe', () => {
