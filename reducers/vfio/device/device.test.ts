@@ -5,6 +5,7 @@ import {
   DEVICE_ATTACH_IOMMUFD_PT,
   DEVICE_BIND_IOMMUFD,
   DEVICE_DETACH_IOMMUFD_PT,
+  DEVICE_FEATURE,
   DEVICE_GET_INFO,
   DEVICE_GET_IRQ_INFO,
   DEVICE_GET_PCI_HOT_RESET_INFO,
@@ -13,6 +14,7 @@ import {
   DEVICE_PCI_HOT_RESET,
   DEVICE_QUERY_GFX_PLANE,
   DEVICE_RESET,
+  FEATURE_PROBE,
   GROUP_GET_DEVICE_FD,
   IOMMU_MAP_DMA,
 } from '../uapi.js';
@@ -348,6 +350,16 @@ test('a device found open answers what does not depend on the past', () => {
     lab.ioctl(5, DEVICE_GET_INFO, { in: struct(24), out: struct(24, [4, 3], [8, 9], [12, 5]) }).verdict,
     'learned',
   );
+});
+
+test('what the driver alone knows is unknown where the driver is', () => {
+  const lab = new Lab();
+  lab.foundOpen(5, 'anon_inode:[vfio-device]');
+  assert.match(region(lab, 12, 'EINVAL').unknown, /GET_INFO/);
+  const irq = () => lab.ioctl(5, DEVICE_GET_IRQ_INFO, { in: struct(16), out: struct(16, [4, 7], [12, 1]) });
+  assert.match(irq().unknown, /unknown driver/);
+  assert.is(irq().verdict, 'match');
+  assert.match(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, FEATURE_PROBE | 3]) }).unknown, /driver/);
 });
 
 test('mediated devices of unknown drivers are learned, mtty is recognised by its config space', () => {

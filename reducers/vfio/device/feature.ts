@@ -135,6 +135,7 @@ function present(call: Call, device: VfioDevice, number: number): boolean {
     return (flags & MIGRATION_PRE_COPY) === 0 && call.failUnlessLearned(R.noPreCopy.errno, R.noPreCopy.id);
   }
   const lowPower = number >= FEATURE_LOW_POWER_ENTRY && number <= FEATURE_LOW_POWER_EXIT;
+  if (lowPower && device.driver === 'unknown') return !call.unknown('the driver of the device is not known');
   if (lowPower) return device.driver !== 'pci' && refuse(call, R.unsupported);
   const fact = FACT_OF.get(number);
   if (fact === undefined) return refuse(call, R.unsupported);

@@ -47,7 +47,12 @@ export function irqInfo(call: Call): void {
   call.extentBytes = STRUCT_BYTES;
   if (device.driver === 'mtty') return mttyIrq(call, device, index);
   if (device.driver === 'pci') return pciIrq(call, device, index);
-  if (!call.succeed('irq-info.ok')) return;
+  const told = smallFact(call.tx, irqKey(device.name, index, 'count'));
+  const happened =
+    told === undefined
+      ? call.unknown('which interrupts a device of an unknown driver has')
+      : call.succeed('irq-info.ok');
+  if (!happened) return;
   call.learn32(4, irqKey(device.name, index, 'flags'), 'flags');
   call.learn32(12, irqKey(device.name, index, 'count'), 'count');
 }

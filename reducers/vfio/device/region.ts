@@ -48,8 +48,12 @@ export function regionInfo(call: Call): void {
   call.extentBytes = STRUCT_BYTES;
   if (device.driver === 'mtty') return mttyRegion(call, device, index);
   if (device.driver === 'pci' && index === PCI_VGA_REGION && !isVga(call, device) && refuse(call, R.vga)) return;
-  const regions = smallFact(call.tx, deviceKey(device.name, 'num_regions')) ?? PCI_NUM_REGIONS;
-  if (index >= regions && refuse(call, R.index)) return;
+  const regions = smallFact(call.tx, deviceKey(device.name, 'num_regions'));
+  if (regions === undefined && device.driver !== 'pci' && index >= PCI_NUM_REGIONS) {
+    call.unknown('how many regions the device has was not asked yet (GET_INFO)');
+    return;
+  }
+  if (index >= (regions ?? PCI_NUM_REGIONS) && refuse(call, R.index)) return;
   if (!call.succeed('region-info.ok')) return;
   outOffset(call, device, index);
   const flags = learnFlags(call, device, index);

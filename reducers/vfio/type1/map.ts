@@ -7,7 +7,7 @@ import { refuse, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { MAP_READ, MAP_VADDR, MAP_WRITE } from '../uapi.js';
 import { MAP_PIN_RULE } from './pin-rule.js';
-import { pinMapping, type PinResult, unpinMapping } from './pinning.js';
+import { PIN_STOPS, pinMapping, unpinMapping } from './pinning.js';
 
 /**
  * VFIO_IOMMU_MAP_DMA of type1 (vfio_iommu_type1.c, `vfio_iommu_type1_map_dma` and `vfio_dma_do_map`).
@@ -108,14 +108,14 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
   }
   if (!call.predicted && outsideRanges(call, container, iova, last)) return;
   const pinned = hasDomain(tx, container);
-  const answer = pinned && !call.predicted ? pinMapping(call, iova, last, vaddr, access, container) : NOT_PINNED;
-  if (answer.stop) return;
+  const pin = pinned && !call.predicted ? pinMapping(call, iova, last, vaddr, access, container) : 0;
+  if (pin === PIN_STOPS) return;
   if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) {
-    unpinMapping(call, answer.pin);
+    unpinMapping(call, pin);
     return;
   }
   if (!call.succeed('map-dma.ok')) {
-    unpinMapping(call, answer.pin);
+    unpinMapping(call, pin);
     if (call.recordedErrno === 'ENOMEM') call.looked(lockedText(call, container));
     return;
   }
@@ -129,7 +129,7 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
       space: call.process.space,
       vaddrInvalid: false,
       pinned,
-      pin: answer.pin,
+      pin,
       since: call.event.seq,
     }),
   );
@@ -143,8 +143,6 @@ function lockedText(call: Call, container: VfioContainer): string {
   const limit = call.process.memlockBytes;
   return `the container pins ${pinned} bytes; RLIMIT_MEMLOCK is ${limit === null ? 'not recorded' : `${limit} bytes`}`;
 }
-
-const NOT_PINNED: PinResult = Object.freeze({ stop: false, pin: 0 });
 
 function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U64): boolean {
   const answer = rangeAnswer(container, iova, last);

@@ -4,7 +4,7 @@ import type { Call } from '../../call.js';
 import { probePin } from '../../memory/pin.js';
 import { pinAdd, pinRemove } from '../../memory/pins.js';
 import { VMA_PFNMAP } from '../../memory/state.js';
-import type { VfioContainer } from '../state.js';
+import type { VfioContainer, VfioDevice } from '../state.js';
 import { MAP_WRITE } from '../uapi.js';
 import { MAP_PIN_RULE } from './pin-rule.js';
 
@@ -14,19 +14,15 @@ import { MAP_PIN_RULE } from './pin-rule.js';
  * frames are looked up instead, which works while the device decodes memory and is awake.
  */
 
-export interface PinResult {
-  /** The prediction ends the call: nothing is entered. */
-  readonly stop: boolean;
-  /** Id in the index of pinned memory, 0 when there is none. */
-  readonly pin: number;
-}
-
-const STOP: PinResult = Object.freeze({ stop: true, pin: 0 });
-const NO_PIN: PinResult = Object.freeze({ stop: false, pin: 0 });
+/** {@link pinMapping}: the prediction ends the call, nothing is entered. */
+export const PIN_STOPS = -1;
 const READ_REQUEST = Object.freeze({ write: false, longterm: true, pfnmapOk: true });
 const WRITE_REQUEST = Object.freeze({ write: true, longterm: true, pfnmapOk: true });
 
-/** Pins user memory for a mapping of `iova..iovaLast`; makes the prediction where that fails. */
+/**
+ * Pins user memory for a mapping of `iova..iovaLast`; makes the prediction where that fails. Gives the id in the index
+ * of pinned memory, 0 when there is none, or {@link PIN_STOPS}.
+ */
 export function pinMapping(
   call: Call,
   iova: U64,
@@ -34,27 +30,26 @@ export function pinMapping(
   vaddr: U64,
   access: number,
   container: VfioContainer,
-): PinResult {
+): number {
   const space = call.process.space;
   const last = sub(add(vaddr, lengthOf(iova, iovaLast)), 1);
   const request = (access & MAP_WRITE) !== 0 ? WRITE_REQUEST : READ_REQUEST;
   const answer = probePin(call.tx, space, vaddr, last, request);
   if (answer.kind === 'unknown') {
-    if (!call.unknown(`${answer.why} (${hex(answer.at)})`)) return STOP;
+    if (!call.unknown(`${answer.why} (${hex(answer.at)})`)) return PIN_STOPS;
   } else if (answer.kind === 'fault') {
     call.looked(`${hex(answer.at)}: ${answer.why}`);
-    if (call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return STOP;
+    if (call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return PIN_STOPS;
   } else if (deviceAsleep(call, space, vaddr, last) && call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) {
-    return STOP;
+    return PIN_STOPS;
   }
-  const pin = pinAdd(call.tx, space, {
+  return pinAdd(call.tx, space, {
     start: vaddr,
     last,
     owner: `type1:${container.id}`,
     key: iova,
     since: call.event.seq,
   });
-  return pin === 0 ? NO_PIN : { stop: false, pin };
 }
 
 /** Takes a pin back that a later check of the same call made void. */
@@ -65,18 +60,26 @@ export function unpinMapping(call: Call, pin: number): void {
 /** Whether an end of the range lies in a BAR of a device that does not decode memory now. */
 function deviceAsleep(call: Call, spaceId: number, start: U64, last: U64): boolean {
   const vmas = call.tx.world.spaces.get(spaceId)?.vmas;
-  if (vmas === undefined) return false;
+  if (vmas === undefined || !someMemoryOff(call)) return false;
   for (const at of [start, last]) {
     const vma = rangeAt(vmas, at);
     if (vma === undefined || (vma.traits & VMA_PFNMAP) === 0) continue;
     const key = call.tx.world.files.get(vma.file)?.objectKey ?? '';
-    const command = call.tx.world.devices.get(key)?.pciCommand ?? -1;
-    if (command >= 0 && (command & COMMAND_MEMORY) === 0) {
-      call.looked(`${hex(at)}: a BAR of ${key}, whose command register has memory decoding off`);
-      return true;
-    }
+    if (!isMemoryOff(call.tx.world.devices.get(key))) continue;
+    call.looked(`${hex(at)}: a BAR of ${key}, whose command register has memory decoding off`);
+    return true;
   }
   return false;
 }
 
 const COMMAND_MEMORY = 2;
+
+function isMemoryOff(device: VfioDevice | undefined): boolean {
+  return device !== undefined && device.pciCommand >= 0 && (device.pciCommand & COMMAND_MEMORY) === 0;
+}
+
+/** Devices are few, and hardly ever off: this saves looking up the memory of every mapping. */
+function someMemoryOff(call: Call): boolean {
+  for (const device of call.tx.world.devices.values()) if (isMemoryOff(device)) return true;
+  return false;
+}

@@ -135,7 +135,7 @@ function removeRange(call: Call, container: VfioContainer, flags: number, iova: 
   }
   if ((flags & UNMAP_GET_DIRTY_BITMAP) !== 0) reportDirty(call, container, inside, iova);
   if (!call.succeed('unmap-dma.ok')) return;
-  call.out64(SIZE_OFFSET, totalBytes(inside), 'size');
+  outSize(call, inside);
   for (const mapping of inside) drop(call, container, mapping);
 }
 
@@ -150,10 +150,11 @@ function touched(mappings: VfioContainer['mappings'], iova: U64, last: U64, v1: 
   return v1 && found[0] !== undefined && found[0].start < iova ? [] : found;
 }
 
-function totalBytes(mappings: readonly DmaMapping[]): U64 {
+/** The size that comes back; where it is the one asked for, the struct is simply unchanged. */
+function outSize(call: Call, mappings: readonly DmaMapping[]): void {
   let total: U64 = 0;
   for (const mapping of mappings) total = add(total, lengthOf(mapping.start, mapping.last));
-  return total;
+  if (total !== call.struct.u64(SIZE_OFFSET)) call.out64(SIZE_OFFSET, total, 'size');
 }
 
 function drop(call: Call, container: VfioContainer, mapping: DmaMapping): void {
@@ -175,7 +176,7 @@ function takeAddresses(call: Call, container: VfioContainer, inside: readonly Dm
   const twice = inside.findIndex((mapping) => mapping.vaddrInvalid);
   if (twice >= 0 && refuse(call, R.vaddrTwice)) return;
   if (!call.succeed('unmap-dma.vaddr-ok')) return;
-  call.out64(SIZE_OFFSET, totalBytes(inside), 'size');
+  outSize(call, inside);
   for (const mapping of inside) {
     if (mapping.vaddrInvalid) continue;
     mappings.set(mapping.start, Object.freeze({ ...mapping, vaddrInvalid: true }));
