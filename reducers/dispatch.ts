@@ -84,7 +84,7 @@ export class Reducer {
   #identify(tx: Tx, file: OpenFile, event: IoctlEvent, process: Process): OpenFile {
     if (event.ret === null || event.ret === -1) return file;
     const kinds = [...DEVICE_KINDS].filter((kind) => findCommand(kind, event.request) !== undefined);
-    const only = kinds.length === 1 ? kinds[0] : undefined;
+    const only = kinds.length === 1 ? kinds[0] : kinds.find((kind) => this.#families[kind]?.claims?.(event));
     return only === undefined ? file : identifyFile(tx, file, only, this.#families, event, process);
   }
 

@@ -1,4 +1,4 @@
-import type { Event } from '../core/event.js';
+import type { Event, IoctlEvent } from '../core/event.js';
 import type { Call } from './call.js';
 import type { FileKind, OpenFile, Process } from './files/state.js';
 import type { Tx } from './tx.js';
@@ -11,6 +11,11 @@ export interface FileFamily {
   /** A new file of this kind appeared: opened, or found behind an fd whose past is unknown (`file.complete` false).
    * Gives the file with `object`/`objectKey` set, after making its object. */
   open?(tx: Tx, file: OpenFile, event: Event, process: Process): OpenFile;
+  /**
+   * Whether an ioctl that succeeded, and that files of several kinds have, can only have been made on this kind.
+   * Tells what is behind an fd of unknown past.
+   */
+  claims?(event: IoctlEvent): boolean;
   /** One ioctl. Must make a prediction. */
   ioctl?(call: Call): void;
   /** read/write on such a file. Counted as a call of the interface only when `countsIo`. Must then make a prediction. */

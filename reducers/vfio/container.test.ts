@@ -17,6 +17,7 @@ const test = suite('vfio container');
 
 const set = (lab: Lab, value: number, errno: string) => lab.ioctl(3, SET_IOMMU, { arg: value, errno });
 const UNKNOWN_COMMAND = 0x3b77;
+const SPAPR_REGISTER_MEMORY = 0x3b75;
 
 const rows: readonly Row[] = [
   {
@@ -135,4 +136,12 @@ test('a container found open is unknown, and adopts what it is told', () => {
   lab.good(lab.ioctl(3, IOMMU_MAP_DMA, { in: struct(32, [4, 3], [24, 4096, 8]), errno: 'EEXIST' }));
   assert.match(lab.ioctl(3, SET_IOMMU, { arg: 7 }).unknown, /since event/);
   assert.match(lab.map(0, 0x1000).unknown, /sPAPR/);
+});
+
+test('a fragment from a POWER machine: SET_IOMMU 7 tells a container, whose backend is not modelled', () => {
+  const lab = new Lab();
+  lab.foundOpen(17, '');
+  const first = lab.ioctl(17, SET_IOMMU, { arg: 7 });
+  assert.match(first.unknown, /state of the container unknown since event/);
+  assert.match(lab.ioctl(17, SPAPR_REGISTER_MEMORY).unknown, /sPAPR TCE backend/);
 });

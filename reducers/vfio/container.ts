@@ -187,6 +187,10 @@ export const containerFamily: FileFamily = {
     const container = newContainer(tx, file.complete ? -1 : event.seq);
     return Object.freeze({ ...file, object: container.id });
   },
+  claims(event) {
+    // An iommufd takes SET_IOMMU too, but never for the backends of POWER machines.
+    return event.request === SET_IOMMU && backendOfNumber(Number(event.arg)) === 'spapr';
+  },
   ioctl,
   release(tx, file) {
     patchContainer(tx, file.object, { fileOpen: false });
