@@ -1,7 +1,8 @@
 import * as assert from 'uvu/assert';
+import { Bytes } from '../../core/bytes.js';
 import { suite } from '../../core/testing.js';
 import { CONTAINER_RULES as R } from './container.js';
-import { checkRows, infoAnswer, Lab, MDEV, type Row, struct } from './testing.js';
+import { checkRows, infoAnswer, Lab, MDEV, mapStruct, type Row, struct } from './testing.js';
 import { INFO_RULES } from './type1/info.js';
 import {
   CHECK_EXTENSION,
@@ -108,6 +109,23 @@ test('valid ranges that GET_INFO told decide from then on', () => {
   const lab = new Lab().container();
   lab.good(lab.ioctl(3, IOMMU_GET_INFO, { in: struct(120), out: infoAnswer(65535) }));
   lab.good(lab.ioctl(3, IOMMU_MAP_DMA, { in: struct(32, [4, 3], [16, 1n << 40n, 8], [24, 4096, 8]), errno: 'EINVAL' }));
+});
+
+test('groups that told their ranges one by one decide together', () => {
+  const lab = new Lab().container();
+  lab.good(lab.ioctl(3, IOMMU_GET_INFO, { in: struct(120), out: infoAnswer(65535) }));
+  lab.open('/dev/vfio/8', 5);
+  lab.open('/dev/vfio/vfio', 6);
+  lab.good(lab.ioctl(5, GROUP_SET_CONTAINER, { in: struct(4, [0, 6]) }));
+  lab.good(lab.ioctl(6, SET_IOMMU, { arg: 3 }));
+  const wide = infoAnswer(65535).toUint8Array();
+  wide.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], 112);
+  lab.good(lab.ioctl(6, IOMMU_GET_INFO, { in: struct(120), out: new Bytes(wide) }));
+  const high = (fd: number, errno: string) => lab.ioctl(fd, IOMMU_MAP_DMA, { in: mapStruct(1n << 40n, 4096), errno });
+  lab.good(high(6, ''));
+  lab.good(lab.ioctl(5, GROUP_UNSET_CONTAINER));
+  lab.good(lab.ioctl(5, GROUP_SET_CONTAINER, { in: struct(4, [0, 3]) }));
+  lab.good(high(3, 'EINVAL'));
 });
 
 test('the last group takes the backend and every mapping with it', () => {

@@ -1,5 +1,6 @@
 import type { Interval } from '../../core/interval.js';
 import { Bytes } from '../../core/bytes.js';
+import { max, min } from '../../core/u64.js';
 import { pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
 import { hasDomain, patchContainer, patchGroup } from './containers.js';
@@ -58,14 +59,39 @@ export function physicalGroups(tx: Tx, container: VfioContainer): readonly numbe
   return container.groups.filter((id) => !tx.world.groups.get(id)?.emulated);
 }
 
-/** The valid IOVA ranges of a set of groups that a GET_INFO told, or null. */
+/** The valid IOVA ranges of a set of groups: as a GET_INFO told, or what those of each group have in common; or null. */
 export function knownRanges(tx: Tx, groups: readonly number[]): readonly Interval[] | null {
+  const told = toldRanges(tx, groups);
+  if (told !== null || groups.length < 2) return told;
+  let common: readonly Interval[] | null = null;
+  for (const group of groups) {
+    const own = toldRanges(tx, [group]);
+    if (own === null) return null;
+    common = common === null ? own : intersection(common, own);
+  }
+  return common;
+}
+
+function toldRanges(tx: Tx, groups: readonly number[]): readonly Interval[] | null {
   const value = tx.world.facts.get(iommuKey(groups, 'iova_ranges'))?.value;
   if (!(value instanceof Bytes)) return null;
   const ranges: Interval[] = [];
   for (let at = 0; value.has(at, 16); at += 16)
     ranges.push(Object.freeze({ start: value.u64(at), last: value.u64(at + 8) }));
   return Object.freeze(ranges);
+}
+
+/** What two sorted lists of ranges have in common. */
+function intersection(a: readonly Interval[], b: readonly Interval[]): readonly Interval[] {
+  const common: Interval[] = [];
+  for (const one of a) {
+    for (const other of b) {
+      const start = max(one.start, other.start);
+      const last = min(one.last, other.last);
+      if (start <= last) common.push(Object.freeze({ start, last }));
+    }
+  }
+  return Object.freeze(common);
 }
 
 /** Takes the group out of its container. */
