@@ -9,6 +9,7 @@ import { identifyFile } from './files/open-files.js';
 import { processOf } from './files/processes.js';
 import { reduceFiles } from './files/reduce.js';
 import type { FileKind, OpenFile, Process } from './files/state.js';
+import { pagesAfter, pagesBefore } from './hmm/reduce.js';
 import { reduceMemory } from './memory/reduce.js';
 import type { Tx } from './tx.js';
 
@@ -52,9 +53,12 @@ export class Reducer {
         reduceFiles(tx, event, this.#families);
         followFaultInjection(tx, event);
         return this.#io(tx, event);
-      default:
+      default: {
+        const space = pagesBefore(tx, event);
         if (!reduceMemory(tx, event, this.#families)) reduceFiles(tx, event, this.#families);
+        pagesAfter(tx, event, space, this.#families);
         return undefined;
+      }
     }
   }
 

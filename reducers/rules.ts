@@ -8,6 +8,7 @@ import { DMABUF_RULES } from './devices/mock-dmabuf.js';
 import { MOCK_RULES } from './devices/mock-domain.js';
 import { EVENT_TEST_RULES } from './devices/mock-events.js';
 import { TEST_RULES } from './devices/mock-test.js';
+import { DMIRROR_RULES } from './hmm/rules.js';
 import { ACCESS_RULES } from './iommufd/access.js';
 import { ATTACH_RULES } from './iommufd/attach-hwpt.js';
 import { DEVICE_RULES as IOMMUFD_DEVICE_RULES } from './iommufd/attach.js';
@@ -61,6 +62,7 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   MOCK_RULES,
   EVENT_TEST_RULES,
   TEST_RULES,
+  DMIRROR_RULES,
   ACCESS_RULES,
   ATTACH_RULES,
   IOMMUFD_DEVICE_RULES,

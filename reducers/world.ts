@@ -2,11 +2,12 @@ import { OrderedMap } from '../core/ordered-map.js';
 import type { U64 } from '../core/u64.js';
 import type { Bytes } from '../core/bytes.js';
 import type { FdTable, OpenFile, Process } from './files/state.js';
+import type { PageTable } from './memory/pagetable.js';
 import type { AddressSpace } from './memory/state.js';
 import type { GapTree } from './iommufd/gaps.js';
 import type { Ioas, IommufdContext, TestDmaBuf } from './iommufd/state.js';
 import type { MigrationFile, VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
-import type { Mirror } from './hmm/state.js';
+import type { Deferred, Mirror } from './hmm/state.js';
 
 /** Something the recording taught about the machine; the same question must get the same answer again. */
 export interface Fact {
@@ -44,6 +45,12 @@ export interface World {
   /** Migration data fds, by our own id. */
   readonly migrations: OrderedMap<number, MigrationFile>;
   readonly mirrors: OrderedMap<number, Mirror>;
+  /** CPU page tables by address space id; only of spaces where somebody asks about pages. */
+  readonly pageTables: OrderedMap<number, PageTable>;
+  /** Kernel addresses of an mm, as kernel events name it -> address space id. */
+  readonly mms: OrderedMap<U64, number>;
+  /** Migrations of kernel events whose device is not known yet, by thread. */
+  readonly deferred: OrderedMap<number, Deferred>;
   /** Facts of the machine, by a key such as `vfio-device/0000:00:10.0/num_regions`. */
   readonly facts: OrderedMap<string, Fact>;
   /** Threads for which the kernel was told to fail the n-th allocation or check (fail-nth), and n. */
@@ -67,6 +74,9 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'devices',
   'migrations',
   'mirrors',
+  'pageTables',
+  'mms',
+  'deferred',
   'facts',
   'armedFaults',
   'counters',

@@ -1,0 +1,164 @@
+import { rangeAt, type RangeMap } from '../../core/interval.js';
+import { modPow2, U64_MAX, type U64 } from '../../core/u64.js';
+import { clearRuns, pageTableOf, type PageTable, type PteRun } from '../memory/pagetable.js';
+import type { AddressSpace, Vma } from '../memory/state.js';
+import type { Tx } from '../tx.js';
+import { dropEntries } from './mirror-table.js';
+import type { MirrorPte } from './state.js';
+
+/** mmu_notifier_event of include/linux/mmu_notifier.h. */
+export const NOTIFY_UNMAP = 0;
+export const NOTIFY_CLEAR = 1;
+export const NOTIFY_PROTECTION_VMA = 2;
+export const NOTIFY_PROTECTION_PAGE = 3;
+export const NOTIFY_SOFT_DIRTY = 4;
+export const NOTIFY_RELEASE = 5;
+export const NOTIFY_MIGRATE = 6;
+export const NOTIFY_EXCLUSIVE = 7;
+
+/** A mirror while the machine works on it. */
+export interface WorkMirror {
+  readonly id: number;
+  readonly device: number;
+  readonly complete: boolean;
+  ptes: RangeMap<MirrorPte>;
+  failAlloc: boolean;
+  invalidations: number;
+  ignored: number;
+}
+
+/** `fresh`: it has no chunk, the first allocation chooses. */
+export type CoherentPages = 'small' | 'large' | 'fresh';
+
+/**
+ * One address space with its CPU page table and its mirrors, open for change: what faults, migrations and
+ * invalidations work on.
+ *
+ * {@link Machine.copy} makes a second one for a trial in O(1); {@link Machine.store} puts one back into the
+ * transaction. Invalidations are derived here where a recording holds system calls only; where it holds the kernel's
+ * own, `derives` is false and nothing is invalidated twice.
+ */
+export class Machine {
+  readonly space: AddressSpace;
+  readonly seq: number;
+  readonly derives: boolean;
+  readonly mirrors: WorkMirror[] = [];
+  runs: RangeMap<PteRun>;
+  devices: number;
+  /** Which size the free pages of the coherent device at work have; see migrate.ts. */
+  coherentPages: CoherentPages = 'small';
+  /** Whether that made a difference. */
+  askedPages = false;
+  readonly #table: PageTable;
+
+  private constructor(space: AddressSpace, table: PageTable, seq: number) {
+    this.space = space;
+    this.seq = seq;
+    this.#table = table;
+    this.derives = table.knowledge !== 'events';
+    this.runs = table.runs;
+    this.devices = table.devices;
+  }
+
+  /** The machine of a living space; undefined when the space is gone. Its tables are private until it is stored. */
+  static of(tx: Tx, spaceId: number, seq: number): Machine | undefined {
+    const space = tx.world.spaces.get(spaceId);
+    if (space === undefined) return undefined;
+    const table = pageTableOf(tx, spaceId, 'nothing');
+    const machine = new Machine(space, table, seq);
+    machine.runs = table.runs.freeze().edit();
+    for (const mirror of tx.world.mirrors.values()) {
+      if (mirror.space !== spaceId) continue;
+      const { id, device, complete, failAlloc, invalidations, ignored } = mirror;
+      const ptes = mirror.ptes.freeze().edit();
+      machine.mirrors.push({ id, device, complete, failAlloc, invalidations, ignored, ptes });
+    }
+    return machine;
+  }
+
+  get knowledge(): PageTable['knowledge'] {
+    return this.#table.knowledge;
+  }
+
+  /** An independent machine in the same state. */
+  copy(): Machine {
+    const other = new Machine(this.space, this.#table, this.seq);
+    const runs = this.runs.freeze();
+    this.runs = runs.edit();
+    other.runs = runs.edit();
+    other.devices = this.devices;
+    other.coherentPages = this.coherentPages;
+    for (const mirror of this.mirrors) {
+      const frozen = mirror.ptes.freeze();
+      mirror.ptes = frozen.edit();
+      other.mirrors.push({ ...mirror, ptes: frozen.edit() });
+    }
+    return other;
+  }
+
+  /** Makes this state the state of the transaction. The machine must not be used afterwards. */
+  store(tx: Tx): void {
+    const table: PageTable = { ...this.#table, runs: tx.adopt(this.runs), devices: this.devices };
+    tx.world.pageTables.set(table.space, Object.freeze(table));
+    for (const { id, ptes, failAlloc, invalidations, ignored } of this.mirrors) {
+      const before = tx.world.mirrors.get(id);
+      if (before === undefined) continue;
+      const after = { ...before, failAlloc, invalidations, ignored, ptes: tx.adopt(ptes) };
+      tx.world.mirrors.set(id, Object.freeze(after));
+    }
+  }
+
+  mirror(id: number): WorkMirror | undefined {
+    return this.mirrors.find((mirror) => mirror.id === id);
+  }
+
+  vmaAt(address: U64): Vma | undefined {
+    return rangeAt(this.space.vmas, address);
+  }
+
+  /** Takes page table entries away, without telling mirrors. */
+  clear(start: U64, last: U64): void {
+    clearRuns(this.runs, start, last);
+  }
+
+  /**
+   * An invalidation that a call or a fault causes, where the recording does not hold it itself. `device` is the one
+   * that migrates, or -1.
+   */
+  invalidate(type: number, start: U64, last: U64, device = -1): void {
+    if (!this.derives) return;
+    for (const mirror of this.mirrors) actOn(mirror, type, start, last, device);
+  }
+}
+
+/** The parts of a mirror that an invalidation changes. */
+export interface Invalidated {
+  readonly device: number;
+  readonly ptes: RangeMap<MirrorPte>;
+  invalidations: number;
+  ignored: number;
+}
+
+/**
+ * What dmirror does about an invalidation: nothing when its own device migrates, since the migration brings the
+ * mirror up to date by itself; else it drops its entries from the page of `start` to the page of the end, and that
+ * page is one too many (`dmirror_do_update` takes an exclusive end for an inclusive one).
+ */
+export function actOn(mirror: Invalidated, type: number, start: U64, last: U64, device: number): void {
+  if (type === NOTIFY_MIGRATE && device >= 0 && device === mirror.device) {
+    mirror.ignored++;
+    return;
+  }
+  mirror.invalidations++;
+  if (mirror.ptes.size > 0) dropEntries(mirror.ptes, start, endPageLast(last));
+}
+
+/** Last address of the page that holds `last + 1`. */
+function endPageLast(last: U64): U64 {
+  if (last >= U64_MAX) return U64_MAX;
+  const end = typeof last === 'number' && last < Number.MAX_SAFE_INTEGER - 8192 ? last + 1 : BigInt(last) + 1n;
+  const into = modPow2(end as U64, 4096);
+  if (typeof end === 'number') return end - into + 4095;
+  const rounded = end - BigInt(into) + 4095n;
+  return rounded <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(rounded) : rounded > BigInt(U64_MAX) ? U64_MAX : rounded;
+}

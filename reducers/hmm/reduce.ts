@@ -1,0 +1,76 @@
+import type { Event } from '../../core/event.js';
+import type { Families } from '../family.js';
+import { knownProcessOf } from '../files/processes.js';
+import { raiseKnowledge } from '../memory/pagetable.js';
+import type { Tx } from '../tx.js';
+import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
+import { Machine } from './machine.js';
+import { callChangesPages, MADV_POPULATE_READ, MADV_POPULATE_WRITE, mappingFills } from './space-calls.js';
+import { dropPages, forkPages } from './space-life.js';
+
+/**
+ * Page tables and mirrors follow every event that is not a call of theirs: before memory and files do (what goes
+ * is described by what was there), and after them (what is new). Where no space has a page table, an event costs one
+ * look at an empty table.
+ */
+
+/** The space that an event acts in, as it was before; 0 where no page table is concerned. */
+export function pagesBefore(tx: Tx, event: Event): number {
+  if (event.kind === 'madvise' && (event.advice === MADV_POPULATE_READ || event.advice === MADV_POPULATE_WRITE)) {
+    const caller = knownProcessOf(tx.world, event);
+    if (caller !== undefined && event.ret !== null) raiseKnowledge(tx, caller.space, 'calls');
+  }
+  if (tx.world.pageTables.size === 0) return 0;
+  const process = knownProcessOf(tx.world, event);
+  const space = process?.space ?? 0;
+  if (!tx.world.pageTables.has(space)) return 0;
+  switch (event.kind) {
+    case 'mmap':
+    case 'munmap':
+    case 'mprotect':
+    case 'mremap':
+    case 'madvise':
+    case 'brk': {
+      if (tx.world.deferred.size > 0) settleDeferred(tx, event.tid, -1, event.seq);
+      const machine = Machine.of(tx, space, event.seq);
+      if (machine === undefined) return 0;
+      callChangesPages(machine, event);
+      machine.store(tx);
+      return space;
+    }
+    default:
+      return space;
+  }
+}
+
+/** `space` is what {@link pagesBefore} gave. */
+export function pagesAfter(tx: Tx, event: Event, space: number, families: Families): void {
+  switch (event.kind) {
+    case 'fault':
+      followFault(tx, event, families);
+      return;
+    case 'invalidateStart':
+    case 'invalidateEnd':
+      followInvalidation(tx, event);
+      return;
+    case 'exec':
+    case 'exit':
+      if (space !== 0 && !tx.world.spaces.has(space)) dropPages(tx, space);
+      return;
+    case 'fork': {
+      const child = typeof event.ret === 'number' ? tx.world.processes.get(event.ret) : undefined;
+      const table = tx.world.pageTables.get(space);
+      if (child !== undefined && table !== undefined && child.space !== space)
+        forkPages(tx, table, child.space, event.seq);
+      return;
+    }
+    case 'mmap': {
+      if (space === 0) return;
+      const machine = Machine.of(tx, space, event.seq);
+      const file = typeof event.ret === 'number' ? machine?.vmaAt(event.ret)?.file : undefined;
+      if (machine === undefined || file === undefined) return;
+      mappingFills(machine, event, file !== 0 && tx.world.files.get(file)?.kind === 'dmirror');
+      machine.store(tx);
+    }
+  }
+}

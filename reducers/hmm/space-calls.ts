@@ -1,0 +1,213 @@
+import type { Event, MadviseEvent, MmapEvent, MprotectEvent, MremapEvent } from '../../core/event.js';
+import { firstGap, firstOverlap, overlapping } from '../../core/interval.js';
+import { add, alignDown, alignUp, lastOf, max, min, sub, type U64 } from '../../core/u64.js';
+import {
+  lastOfMapping,
+  lastOfPages,
+  MADV_DONTNEED,
+  MADV_DONTNEED_LOCKED,
+  MADV_FREE,
+  MADV_GUARD_INSTALL,
+  MADV_REMOVE,
+  MAP_LOCKED,
+  MAP_SHARED,
+  MREMAP_DONTUNMAP,
+  PAGE_BYTES,
+  PROT_READ,
+  PROT_WRITE,
+} from '../memory/flags.js';
+import { HUGE_BYTES, pieces, setRun, type Pte } from '../memory/pagetable.js';
+import { VMA_GUARD, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { NOTIFY_CLEAR, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP, type Machine } from './machine.js';
+import { isPrivateAnonymous, touch } from './touch.js';
+
+/**
+ * What memory calls do to page table entries, and which invalidations they cause.
+ *
+ * All of it is worked out before the call changes the VMAs: what goes is described by the VMAs that were there.
+ * Each function names where the kernel notifies: munmap and mmap once over the range asked for when anything is
+ * mapped in it (`unmap_vmas`), mprotect once for each VMA whose rights change (`change_pud_range`), madvise once
+ * for each VMA (`zap_vma_range_batched`, `madvise_free_single_vma`), mremap once for the old place
+ * (`move_page_tables`).
+ */
+
+export const MADV_POPULATE_READ = 22;
+export const MADV_POPULATE_WRITE = 23;
+export const MADV_COLLAPSE = 25;
+const MAP_POPULATE = 0x8000;
+
+/** Applies a memory call before the VMAs change. Calls that failed without effect must not come here. */
+export function callChangesPages(machine: Machine, event: Event): void {
+  switch (event.kind) {
+    case 'mmap':
+      if (event.ret !== null && event.ret !== -1)
+        unmap(machine, event.ret, lastOfMapping(event.ret, event.lengthBytes, event.flags));
+      return;
+    case 'munmap':
+      if (event.ret !== -1) unmap(machine, event.addr, lastOfPages(event.addr, event.lengthBytes));
+      return;
+    case 'brk':
+      shrinkHeap(machine, event.ret);
+      return;
+    case 'mprotect':
+      protect(machine, event);
+      return;
+    case 'mremap':
+      if (event.ret !== null && event.ret !== -1) move(machine, event, event.ret);
+      return;
+    case 'madvise':
+      advise(machine, event);
+  }
+}
+
+/** What a new mapping is filled with at once: MAP_POPULATE, and the pages that dmirror puts into a mapping of itself. */
+export function mappingFills(machine: Machine, event: MmapEvent, byDriver: boolean): void {
+  if (event.ret === null || event.ret === -1) return;
+  const vma = machine.vmaAt(event.ret);
+  const last = lastOfPages(event.ret, event.lengthBytes);
+  if (vma === undefined || last === undefined) return;
+  const write = (vma.prot & PROT_WRITE) !== 0 && (vma.flags & MAP_SHARED) === 0;
+  if (byDriver) {
+    const shared = (vma.flags & MAP_SHARED) !== 0 && (vma.prot & PROT_WRITE) !== 0;
+    setRun(machine.runs, vma.start, min(last, vma.last), filePte(shared, machine.seq));
+  } else if (event.flags & (MAP_POPULATE | MAP_LOCKED) && vma.prot & PROT_READ)
+    touch(machine, vma, vma.start, min(last, vma.last), write);
+}
+
+function filePte(write: boolean, since: number): Pte {
+  return { kind: 'file', write, cow: false, huge: false, device: -1, mirror: 0, since };
+}
+
+function unmap(machine: Machine, start: U64, last: U64 | undefined): void {
+  if (last === undefined || firstOverlap(machine.space.vmas, start, last) === undefined) return;
+  machine.invalidate(NOTIFY_UNMAP, start, last);
+  machine.clear(start, last);
+}
+
+function shrinkHeap(machine: Machine, ret: U64 | -1 | null): void {
+  const { heapEnd } = machine.space;
+  if (ret === null || ret === -1 || heapEnd === null || ret >= heapEnd) return;
+  const from = alignUp(ret, PAGE_BYTES);
+  const end = alignUp(heapEnd, PAGE_BYTES);
+  if (from < end) unmap(machine, from, sub(end, 1));
+}
+
+// ---- mprotect --------------------------------------------------------------------------------------------
+
+function protect(machine: Machine, event: MprotectEvent): void {
+  const asked = lastOfPages(event.addr, event.lengthBytes);
+  if (asked === undefined || (event.ret === -1 && event.errno !== 'ENOMEM')) return;
+  const gap = event.ret === 0 ? undefined : firstGap(machine.space.vmas, event.addr, asked);
+  if (gap === event.addr) return;
+  const last = gap === undefined ? asked : sub(gap, 1);
+  const prot = event.prot & 7;
+  for (const vma of overlapping(machine.space.vmas, event.addr, last)) {
+    if (vma.prot === prot) continue;
+    const from = max(vma.start, event.addr);
+    const to = min(vma.last, last);
+    machine.invalidate(NOTIFY_PROTECTION_VMA, from, to);
+    for (const piece of pieces(machine.runs, from, to)) {
+      if (piece.pte === undefined) continue;
+      const write = writeAfter(piece.pte, vma, prot);
+      if (write !== piece.pte.write)
+        setRun(machine.runs, piece.start, piece.last, { ...piece.pte, write, since: machine.seq });
+    }
+  }
+}
+
+/**
+ * Whether an entry is writable after mprotect: without PROT_WRITE none is (exclusive entries are left alone); with
+ * it, anonymous pages that nobody shares are at once, and shared pages of memory files; device-private entries stay
+ * read-only until they come back (mm/mprotect.c `can_change_pte_writable`, `change_softleaf_pte`).
+ */
+function writeAfter(pte: Pte, vma: Vma, prot: number): boolean {
+  if (pte.kind === 'exclusive') return pte.write;
+  if ((prot & PROT_WRITE) === 0) return false;
+  if (pte.kind === 'anon' || pte.kind === 'coherent') return pte.write || !pte.cow;
+  if (pte.kind === 'file') return pte.write || ((vma.flags & MAP_SHARED) !== 0 && vma.file === 0);
+  return pte.write;
+}
+
+// ---- mremap ----------------------------------------------------------------------------------------------
+
+function move(machine: Machine, event: MremapEvent, to: U64): void {
+  const oldBytes = alignUp(event.oldLengthBytes, PAGE_BYTES);
+  const newBytes = alignUp(event.newLengthBytes, PAGE_BYTES);
+  const from = event.addr;
+  if (to === from) {
+    if (newBytes < oldBytes) unmap(machine, add(from, newBytes), lastOf(add(from, newBytes), sub(oldBytes, newBytes)));
+    return;
+  }
+  const newLast = lastOf(to, newBytes);
+  const oldLast = lastOf(from, oldBytes);
+  if (event.flags & MREMAP_DONTUNMAP || event.flags & 2) unmap(machine, to, newLast);
+  if (oldLast === undefined) return;
+  if (newBytes < oldBytes) unmap(machine, add(from, newBytes), oldLast);
+  const movedLast = lastOf(from, min(oldBytes, newBytes));
+  if (movedLast === undefined) return;
+  machine.invalidate(NOTIFY_UNMAP, from, movedLast);
+  const moved = pieces(machine.runs, from, movedLast);
+  machine.clear(from, movedLast);
+  for (const { start, last, pte } of moved) {
+    if (pte === undefined) continue;
+    const huge = pte.huge && alignDown(sub(to, from), HUGE_BYTES) === sub(to, from);
+    setRun(machine.runs, add(to, sub(start, from)), add(to, sub(last, from)), { ...pte, huge, since: machine.seq });
+  }
+}
+
+// ---- madvise ---------------------------------------------------------------------------------------------
+
+function advise(machine: Machine, event: MadviseEvent): void {
+  const last = lastOfPages(event.addr, event.lengthBytes);
+  if (last === undefined || event.ret === null) return;
+  if (event.advice === MADV_POPULATE_READ || event.advice === MADV_POPULATE_WRITE) {
+    populate(machine, event.addr, last, event.advice === MADV_POPULATE_WRITE);
+    return;
+  }
+  if (event.ret === -1 && event.errno !== 'ENOMEM') return;
+  for (const vma of overlapping(machine.space.vmas, event.addr, last)) {
+    const from = max(vma.start, event.addr);
+    const to = min(vma.last, last);
+    switch (event.advice) {
+      case MADV_DONTNEED:
+      case MADV_DONTNEED_LOCKED:
+      case MADV_REMOVE:
+      case MADV_GUARD_INSTALL:
+        machine.invalidate(NOTIFY_CLEAR, from, to);
+        machine.clear(from, to);
+        break;
+      case MADV_FREE:
+        // The pages stay until memory is short; a write in between keeps them.
+        if (isPrivateAnonymous(vma)) machine.invalidate(NOTIFY_CLEAR, from, to);
+        break;
+      case MADV_COLLAPSE:
+        if (isPrivateAnonymous(vma)) collapse(machine, from, to);
+    }
+  }
+}
+
+/** Touches the pages VMA by VMA up to the first that is missing or does not allow it (mm/gup.c). */
+function populate(machine: Machine, start: U64, last: U64, write: boolean): void {
+  let at = start;
+  for (;;) {
+    const vma = machine.vmaAt(at);
+    if (vma === undefined || (vma.prot & (write ? PROT_WRITE : PROT_READ)) === 0) return;
+    if (vma.traits & (VMA_PFNMAP | VMA_GUARD)) return;
+    if (!touch(machine, vma, at, min(vma.last, last), write) || vma.last >= last) return;
+    at = add(vma.last, 1);
+  }
+}
+
+/** Whole blocks become one huge page each; blocks without any page are left out. */
+function collapse(machine: Machine, start: U64, last: U64): void {
+  const from = alignUp(start, HUGE_BYTES);
+  const end = alignDown(add(last, 1), HUGE_BYTES);
+  if (end <= from) return;
+  for (const piece of pieces(machine.runs, from, sub(end, 1))) {
+    if (piece.pte === undefined || piece.pte.kind !== 'anon' || piece.pte.huge) continue;
+    const low = alignDown(piece.start, HUGE_BYTES);
+    const high = add(alignDown(piece.last, HUGE_BYTES), HUGE_BYTES - 1);
+    machine.invalidate(NOTIFY_CLEAR, low, high);
+    setRun(machine.runs, low, high, { ...piece.pte, write: true, cow: false, huge: true, since: machine.seq });
+  }
+}

@@ -1,0 +1,56 @@
+import { U64_MAX } from '../../core/u64.js';
+import { MAP_SHARED } from '../memory/flags.js';
+import { pageTableOf, pieces, setRun, type PageTable, type Pte } from '../memory/pagetable.js';
+import { VMA_DONTFORK, VMA_WIPEONFORK, type Vma } from '../memory/state.js';
+import type { Tx } from '../tx.js';
+import { actOn, Machine, NOTIFY_PROTECTION_PAGE, NOTIFY_RELEASE } from './machine.js';
+import { restoreExclusive } from './touch.js';
+
+/**
+ * Page tables when address spaces are copied (fork) and when they end (exit, execve).
+ *
+ * fork copies the entries of private mappings that ever held an anonymous page, and takes the right to write away
+ * on both sides: the pages are shared until somebody writes; device-private entries too. Exclusive ones are given
+ * back to the CPU first. Mirrors of the parent are told for each such mapping; the child has no mirrors. Entries of
+ * shared mappings are not copied: the child finds the pages by its own faults (mm/memory.c `copy_page_range`).
+ */
+export function forkPages(tx: Tx, parent: PageTable, childSpace: number, seq: number): void {
+  const machine = Machine.of(tx, parent.space, seq);
+  if (machine === undefined) return;
+  const child = pageTableOf(tx, childSpace, parent.knowledge);
+  for (const vma of machine.space.vmas.values()) {
+    if (vma.flags & MAP_SHARED || vma.traits & (VMA_DONTFORK | VMA_WIPEONFORK)) continue;
+    forkVma(machine, child, vma);
+  }
+  tx.world.pageTables.set(childSpace, Object.freeze({ ...child, devices: machine.devices }));
+  machine.store(tx);
+}
+
+function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
+  const held = pieces(machine.runs, vma.start, vma.last);
+  if (!held.some(({ pte }) => pte !== undefined && pte.kind !== 'zero' && pte.kind !== 'file')) return;
+  machine.invalidate(NOTIFY_PROTECTION_PAGE, vma.start, vma.last);
+  for (const piece of held) if (piece.pte?.kind === 'exclusive') restoreExclusive(machine, vma, piece, piece.pte);
+  for (const { start, last, pte } of pieces(machine.runs, vma.start, vma.last)) {
+    if (pte === undefined) continue;
+    const shared: Pte =
+      pte.kind === 'zero' || pte.kind === 'file' ? pte : { ...pte, write: false, cow: true, since: machine.seq };
+    setRun(machine.runs, start, last, shared);
+    setRun(child.runs, start, last, shared);
+  }
+}
+
+/** The space is gone: so are its entries, and all that its mirrors held (MMU_NOTIFY_RELEASE). */
+export function dropPages(tx: Tx, space: number): void {
+  const mm = tx.world.pageTables.get(space)?.mm ?? null;
+  if (mm !== null && tx.world.mms.get(mm) === space) tx.world.mms.delete(mm);
+  tx.world.pageTables.delete(space);
+  for (const mirror of [...tx.world.mirrors.values()]) {
+    if (mirror.space !== space) continue;
+    const ptes = tx.openTable(tx.world.mirrors, mirror.id, 'ptes');
+    const now = tx.world.mirrors.get(mirror.id) ?? mirror;
+    const changed = { device: now.device, ptes, invalidations: now.invalidations, ignored: now.ignored };
+    actOn(changed, NOTIFY_RELEASE, 0, U64_MAX, -1);
+    tx.world.mirrors.set(mirror.id, Object.freeze({ ...now, invalidations: changed.invalidations }));
+  }
+}

@@ -1,0 +1,159 @@
+import { carve, overlapping, type Interval, type RangeMap } from '../../core/interval.js';
+import { add, alignDown, alignUp, max, min, sub, type U64 } from '../../core/u64.js';
+import { OrderedMap } from '../../core/ordered-map.js';
+import type { Tx } from '../tx.js';
+
+/**
+ * The CPU page table of an address space, as runs of equal entries.
+ *
+ * A table exists only for spaces in which somebody asks about pages: a device mirrors the space, its process
+ * populates memory by advice, or the recording holds its page faults. An address without a run has no entry
+ * (`pte_none`). All other reducers know VMAs only.
+ */
+
+/**
+ * What an entry is:
+ * - `zero`: the shared page of zeros, read-only;
+ * - `anon`: an anonymous page in system memory;
+ * - `file`: a page of a file, of shmem or of a driver;
+ * - `private`: device-private memory: a swap-like entry that no CPU access gets through (`device` owns it);
+ * - `coherent`: an anonymous page in device memory that the CPU can reach (`device` owns it);
+ * - `exclusive`: an anonymous page that was taken from the CPU for atomic access by a device.
+ */
+export type PteKind = 'zero' | 'anon' | 'file' | 'private' | 'coherent' | 'exclusive';
+
+/** What every entry of a run has in common. */
+export interface Pte {
+  readonly kind: PteKind;
+  /** Writable; of an exclusive entry: what it becomes when it is given back does not depend on this. */
+  readonly write: boolean;
+  /** Shared with another process since a fork: the first write copies. */
+  readonly cow: boolean;
+  /** Whole blocks of 2 MiB inside the run are mapped by one entry; what is left at its ends is not. */
+  readonly huge: boolean;
+  /** Minor of the device whose memory it is, or -1. */
+  readonly device: number;
+  /** Id of the mirror that moved it there (it handles the CPU's faults), or 0. */
+  readonly mirror: number;
+  /** `seq` of the event that made it so. */
+  readonly since: number;
+}
+
+export interface PteRun extends Interval, Pte {}
+
+/**
+ * How far the table can be trusted.
+ * - `events`: the recording holds page faults and invalidations, they are the truth;
+ * - `calls`: the process touches memory by MADV_POPULATE_* and lets the kernel tell, so calls determine everything;
+ * - `nothing`: every page that the CPU may reach may have been touched since it was last seen.
+ */
+export type Knowledge = 'events' | 'calls' | 'nothing';
+
+export interface PageTable {
+  /** Id of the address space; the key too. */
+  readonly space: number;
+  readonly knowledge: Knowledge;
+  readonly runs: RangeMap<PteRun>;
+  /** Bits of the devices that may have memory here, so that freeing a device's memory need not look at all tables. */
+  readonly devices: number;
+  /** The kernel's address of the mm, by which kernel events name the space; null while unknown. */
+  readonly mm: U64 | null;
+}
+
+export const PAGE_BYTES = 4096;
+export const HUGE_BYTES = 2 ** 21;
+
+/** The table of a space; made with nothing in it when there is none yet. */
+export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTable {
+  const known = tx.world.pageTables.get(space);
+  if (known !== undefined) return known;
+  const made: PageTable = Object.freeze({
+    space,
+    knowledge,
+    runs: tx.adopt(OrderedMap.numeric<U64, PteRun>()),
+    devices: 0,
+    mm: null,
+  });
+  tx.world.pageTables.set(space, made);
+  return made;
+}
+
+const RANK: { readonly [K in Knowledge]: number } = { nothing: 0, calls: 1, events: 2 };
+
+/** Says that the recording turned out to tell more; it never gets worse. */
+export function raiseKnowledge(tx: Tx, space: number, knowledge: Knowledge): void {
+  const table = pageTableOf(tx, space, knowledge);
+  if (RANK[table.knowledge] >= RANK[knowledge]) return;
+  tx.world.pageTables.set(space, Object.freeze({ ...table, knowledge }));
+}
+
+export function trimRun(run: PteRun, start: U64, last: U64): PteRun {
+  return run.start === start && run.last === last ? run : Object.freeze({ ...run, start, last });
+}
+
+/** Takes the entries of a range away. Gives the runs that were touched, as they were. */
+export function clearRuns(runs: RangeMap<PteRun>, start: U64, last: U64): readonly PteRun[] {
+  return carve(runs, start, last, trimRun);
+}
+
+/** Puts equal entries into a range, in the place of whatever was there, and joins what is equal around it. */
+export function setRun(runs: RangeMap<PteRun>, start: U64, last: U64, pte: Pte): void {
+  carve(runs, start, last, trimRun);
+  let from = start;
+  let to = last;
+  const left = runs.lower(start);
+  if (left !== undefined && add(left.last, 1) === start && joins(left, pte, start)) from = left.start;
+  const right = to === 0xffff_ffff_ffff_ffffn ? undefined : runs.get(add(last, 1));
+  if (right !== undefined && joins(right, pte, right.start)) {
+    to = right.last;
+    runs.delete(right.start);
+  }
+  const { kind, write, cow, huge, device, mirror, since } = pte;
+  runs.set(from, Object.freeze({ start: from, last: to, kind, write, cow, huge, device, mirror, since }));
+}
+
+/** Huge runs are joined at whole blocks only: a cut block must stay cut. */
+function joins(a: Pte, b: Pte, seam: U64): boolean {
+  return (
+    a.kind === b.kind &&
+    a.write === b.write &&
+    a.cow === b.cow &&
+    a.huge === b.huge &&
+    a.device === b.device &&
+    a.mirror === b.mirror &&
+    a.since === b.since &&
+    (!a.huge || alignDown(seam, HUGE_BYTES) === seam)
+  );
+}
+
+/** A part of a range: entries that are equal, or (`pte` undefined) none. */
+export interface Piece extends Interval {
+  readonly pte: PteRun | undefined;
+}
+
+/** The range cut into pieces, in order and without gaps. A copy: the table may be written to afterwards. */
+export function pieces(runs: RangeMap<PteRun>, start: U64, last: U64): Piece[] {
+  const found: Piece[] = [];
+  let at = start;
+  for (const run of overlapping(runs, start, last)) {
+    const from = max(run.start, start);
+    const to = min(run.last, last);
+    if (from > at) found.push({ start: at, last: sub(from, 1), pte: undefined });
+    found.push({ start: from, last: to, pte: run });
+    if (to >= last) return found;
+    at = add(to, 1);
+  }
+  found.push({ start: at, last, pte: undefined });
+  return found;
+}
+
+/** The part of `start..last` that the run maps by huge entries, or undefined. */
+export function hugePart(run: PteRun, start: U64, last: U64): Interval | undefined {
+  if (!run.huge) return undefined;
+  const from = alignUp(run.start, HUGE_BYTES);
+  const end = alignDown(add(run.last, 1), HUGE_BYTES);
+  if (end <= from) return undefined;
+  const low = max(from, start);
+  const high = min(sub(end, 1), last);
+  return low <= high ? { start: low, last: high } : undefined;
+}
