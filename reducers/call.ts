@@ -177,6 +177,22 @@ export class Call {
   }
 
   /**
+   * A fact of the machine decides between success and a failure, and the recording tells which: success is a `learned`
+   * success with the outs that are predicted; a failure leaves the answer unknown, for `reason`, since errors are
+   * not learned. Gives what {@link succeed} gives.
+   */
+  succeedByFact(rule: string, reason: string): boolean {
+    if (!this.#recordedSuccess()) return this.unknown(reason);
+    if (!this.predicted) {
+      this.#rule = rule;
+      this.#ret = 0;
+      this.#retHow = 'predicted';
+      this.#learnedNow = true;
+    }
+    return true;
+  }
+
+  /**
    * Says that the answer cannot be predicted, and why: `payload not recorded`, `not modelled`,
    * `mappings unknown since event 12`. True when the recording says that the call succeeded, so the
    * handler can carry the unknown into the state.

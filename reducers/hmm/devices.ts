@@ -9,7 +9,7 @@ import { isPrivateDevice } from './state.js';
  * since boot, see `allocate` in migrate.ts. It is a fact of the machine, learned from the first page that is taken.
  */
 
-const UNKNOWN_PAGES: readonly CoherentPages[] = ['small', 'large'];
+const UNKNOWN_PAGES: readonly CoherentPages[] = ['large', 'small'];
 const ANY_PAGES: readonly CoherentPages[] = ['small'];
 
 function key(device: number): string {

@@ -5,6 +5,7 @@ import { add, div, modPow2, mul, sub, type U64 } from '../../core/u64.js';
 import { findCommand } from '../../core/uapi/lookup.js';
 import type { Call } from '../call.js';
 import { surelyEmpty } from '../memory/lookup.js';
+import { changedByOthers } from '../memory/pagetable.js';
 import { VMA_ASSUMED, type AddressSpace, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { canCopy } from './buffer.js';
@@ -52,7 +53,7 @@ export function dmirrorIoctl(call: Call): void {
   const request = call.event.kind === 'ioctl' ? call.event.request : 0;
   const command = findCommand('dmirror', request);
   const own = call.tx.world.spaces.get(call.process.space);
-  const readable = canCopy(own, call.arg, STRUCT_BYTES, false);
+  const readable = canCopy(call.tx, own, call.arg, STRUCT_BYTES, false);
   if (readable === 'no' && !call.struct.has(0, 24) && call.fail('EFAULT', 'dmirror.fault')) return;
   // Whatever the struct holds, an unknown number ends in EINVAL.
   if (command === undefined && call.fail('EINVAL', 'dmirror.command')) return;
@@ -119,7 +120,15 @@ function runOn(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs,
   else if (!mirror.complete) call.unknown('the mirror was open before the recording began');
   else if (mayBeUnrecorded(machine.space, args))
     call.unknown('memory in the range was mapped outside of the recording, if at all');
+  else if (isRaced(call, mirror, args)) call.unknown('another thread changed what is mapped during the call');
   else answer(call, mirror, name, args, machine, own);
+}
+
+/** Calls of other threads that returned while this one ran: it saw some of their effects, in an order of its own. */
+function isRaced(call: Call, mirror: Mirror, args: DmirrorArgs): boolean {
+  const table = call.tx.world.pageTables.get(mirror.space);
+  const { tid, enteredAt } = call.event;
+  return table !== undefined && changedByOthers(table, tid, enteredAt, args.start, args.last);
 }
 
 /** The process that opened the file is gone, with all its pages and the mirror's entries. */
@@ -155,7 +164,7 @@ function bufferAllows(
   write: boolean,
   unit = PAGE_BYTES,
 ): boolean {
-  const copies = canCopy(own, args.ptr, mul(args.npages, unit), write);
+  const copies = canCopy(call.tx, own, args.ptr, mul(args.npages, unit), write);
   if (copies === 'no') return !call.fail('EFAULT', 'dmirror.buffer');
   if (copies === 'unknown') call.unknown("the caller's buffer was mapped outside of the recording, if at all");
   return copies === 'yes';
@@ -169,8 +178,7 @@ function answer(
   machine: Machine,
   own: AddressSpace | undefined,
 ): void {
-  const pages =
-    name === 'migrateToDev' ? coherentPages(call.tx, mirror.device) : coherentPages(call.tx, mirror.device).slice(0, 1);
+  const pages = coherentPages(call.tx, mirror.device);
   const trials = tryCommand(machine, mirror.id, name, args, pages, (vma) => isSpecial(call.tx, vma));
   const first = trials[0] as Trial;
   const certain = trials.every((trial) => alike(trial.outcome, first.outcome, mirror.device));
@@ -179,27 +187,28 @@ function answer(
     if (call.recordedRet !== null) first.machine.store(call.tx);
     return;
   }
-  if (!certain) call.unknown(reasonOf(trials, pages.length));
-  else predict(call, mirror, name, args, first.outcome, own);
+  const usual = trials.find((trial) => trial.outcome.errno === '' && trial.outcome.dies === undefined) ?? first;
+  if (certain) predict(call, mirror, name, args, first.outcome, own, '');
+  else if (trials.length === pages.length) predict(call, mirror, name, args, usual.outcome, own, FREE_PAGES);
+  else call.unknown(TOUCHED);
   if (call.recordedRet === null) return;
-  const chosen = trials.find((trial) => agrees(call, mirror, trial.outcome, args)) ?? first;
+  const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
+  const chosen = agreeing[0] ?? first;
   if (chosen.machine.knowledge === 'nothing' && name === 'snapshot') adoptTold(call, mirror, chosen.machine, args);
-  if (chosen.machine.askedPages)
+  if (chosen.machine.askedPages && agreeing.every((trial) => trial.pages === chosen.pages))
     noteCoherentPages(call.tx, mirror.device, chosen.machine.coherentPages, call.event.seq);
   chosen.machine.store(call.tx);
 }
 
-function reasonOf(trials: readonly Trial[], sizes: number): string {
-  return sizes > 1 && trials.length === sizes
-    ? 'which device pages are free was not recorded: it shows with the first that is taken'
-    : 'what the CPU touched was not recorded: kernel events, or MADV_POPULATE_* in its place, would tell';
-}
+const FREE_PAGES = 'which device pages are free was not recorded: it shows with the first that is taken';
+const TOUCHED = 'what the CPU touched was not recorded: kernel events, or MADV_POPULATE_* in its place, would tell';
 
 /** A mapping that a driver filled: VM_MIXEDMAP, which does not migrate. */
 function isSpecial(tx: Tx, vma: Vma): boolean {
   return vma.file !== 0 && tx.world.files.get(vma.file)?.kind === 'dmirror';
 }
 
+/** `byFact`: why the machine could refuse where the outcome is a success; '' when it could not. */
 function predict(
   call: Call,
   mirror: Mirror,
@@ -207,6 +216,7 @@ function predict(
   args: DmirrorArgs,
   outcome: Outcome,
   own: AddressSpace | undefined,
+  byFact: string,
 ): void {
   if (outcome.errno !== '') {
     call.fail(outcome.errno, outcome.rule);
@@ -215,7 +225,7 @@ function predict(
   const copiesOut = name === 'read' || name === 'migrateToDev' || name === 'exclusive';
   if (copiesOut && !bufferAllows(call, own, args, true)) return;
   if (name === 'snapshot' && !bufferAllows(call, own, args, true, 1)) return;
-  if (!call.succeed(outcome.rule)) return;
+  if (!(byFact === '' ? call.succeed(outcome.rule) : call.succeedByFact(outcome.rule, byFact))) return;
   outCounts(call, outcome.cpages, outcome.faults);
   const note = name === 'snapshot' ? noteAt(call.memOut, args.ptr) : undefined;
   if (note === undefined) return;

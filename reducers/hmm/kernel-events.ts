@@ -5,7 +5,7 @@ import type { Families } from '../family.js';
 import { processOf } from '../files/processes.js';
 import type { Process } from '../files/state.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { PAGE_BYTES, pageTableOf, raiseKnowledge } from '../memory/pagetable.js';
+import { PAGE_BYTES, pageTableOf, raiseKnowledge, setRun } from '../memory/pagetable.js';
 import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
 import { actOn, Machine, NOTIFY_MIGRATE } from './machine.js';
@@ -39,12 +39,25 @@ export function followFault(tx: Tx, event: FaultEvent, families: Families): void
   const before = rangeAt(pageTableOf(tx, space, 'events').runs, start);
   if (before?.kind === 'private') settleDeferred(tx, event.tid, before.device, event.seq);
   const machine = Machine.of(tx, space, event.seq);
-  const vma = machine?.vmaAt(event.addr);
-  if (machine === undefined || vma === undefined) return;
+  if (machine === undefined) return;
+  const vma = machine.vmaAt(event.addr);
   const write = (event.flags & FAULT_WRITE) !== 0;
+  if (vma === undefined) {
+    notePage(tx, space, start, write, event.seq);
+    return;
+  }
   if ((vma.prot & (write ? PROT_WRITE : PROT_READ | PROT_WRITE)) === 0) return;
   touch(machine, vma, start, add(start, PAGE_BYTES - 1), write);
   machine.store(tx);
+}
+
+/** A page of memory that no recorded call mapped (the program, the heap, the stack): it is there, no more is known. */
+function notePage(tx: Tx, space: number, start: U64, write: boolean, since: number): void {
+  const runs = tx.openTable(tx.world.pageTables, space, 'runs');
+  const known = rangeAt(runs, start);
+  if (known !== undefined && (known.write || !write)) return;
+  const pte = { kind: 'file', write, cow: false, huge: false, device: -1, mirror: 0, since } as const;
+  setRun(runs, start, add(start, PAGE_BYTES - 1), pte);
 }
 
 /** The space that a fault is about; undefined while nothing tells. */

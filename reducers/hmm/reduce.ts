@@ -1,7 +1,9 @@
 import type { Event } from '../../core/event.js';
+import type { Interval } from '../../core/interval.js';
 import type { Families } from '../family.js';
 import { knownProcessOf } from '../files/processes.js';
-import { raiseKnowledge } from '../memory/pagetable.js';
+import { lastOfPages } from '../memory/flags.js';
+import { noteChange, raiseKnowledge } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
 import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
@@ -36,11 +38,22 @@ export function pagesBefore(tx: Tx, event: Event): number {
       if (machine === undefined) return 0;
       callChangesPages(machine, event);
       machine.store(tx);
+      const changed = rangeOf(event);
+      if (changed !== undefined) noteChange(tx, space, { ...changed, seq: event.seq, tid: event.tid });
       return space;
     }
     default:
       return space;
   }
+}
+
+/** What a call that changes mappings is about; enough of it to tell whether it overlaps another call. */
+function rangeOf(event: Event): Interval | undefined {
+  if (event.kind !== 'munmap' && event.kind !== 'mprotect' && event.kind !== 'mmap' && event.kind !== 'mremap')
+    return undefined;
+  const start = event.kind === 'mmap' && event.ret !== null && event.ret !== -1 ? event.ret : event.addr;
+  const last = lastOfPages(start, event.kind === 'mremap' ? event.oldLengthBytes : event.lengthBytes);
+  return last === undefined ? undefined : { start, last };
 }
 
 /** `space` is what {@link pagesBefore} gave. */

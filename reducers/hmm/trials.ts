@@ -1,7 +1,7 @@
 import type { Bytes } from '../../core/bytes.js';
 import { alignDown, max, min, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { clearRuns, HUGE_BYTES, PAGE_BYTES, setRun, type Pte } from '../memory/pagetable.js';
+import { clearRuns, HUGE_BYTES, PAGE_BYTES, pieces, setRun, type Pte } from '../memory/pagetable.js';
 import { overlapping } from '../../core/interval.js';
 import type { Vma } from '../memory/state.js';
 import { runCommand, snapshotByte, type CommandName, type Outcome, type Range } from './commands.js';
@@ -18,6 +18,8 @@ import { touch } from './touch.js';
  * the trial that the recording agrees with becomes the state. Memory touched in part lies between the trials.
  */
 export interface Trial {
+  /** The size of free device pages that it began with. */
+  readonly pages: CoherentPages;
   readonly machine: Machine;
   readonly outcome: Outcome;
 }
@@ -39,12 +41,22 @@ export function tryCommand(
     for (const coherentPages of pages) {
       const own = machine.copy();
       own.coherentPages = coherentPages;
+      if (pages.length > 1 && coherentPages === 'small') splitCoherent(own, mirrorId, range);
       if (touched !== 'untouched') touchAll(own, range, touched === 'written');
       const mirror = own.mirror(mirrorId) as WorkMirror;
-      trials.push({ machine: own, outcome: runCommand(own, mirror, name, range, special) });
+      trials.push({ pages: coherentPages, machine: own, outcome: runCommand(own, mirror, name, range, special) });
     }
   }
   return trials;
+}
+
+/** While the size is not known, whole blocks count as huge; in the other case they are made of small pages. */
+function splitCoherent(machine: Machine, mirrorId: number, range: Range): void {
+  const device = machine.mirror(mirrorId)?.device ?? -1;
+  for (const { start, last, pte } of pieces(machine.runs, range.start, range.last)) {
+    if (pte?.huge && pte.kind === 'coherent' && pte.device === device)
+      setRun(machine.runs, start, last, { ...pte, huge: false });
+  }
 }
 
 /** The CPU touches all that it may, around the range by whole huge blocks. */

@@ -49,6 +49,12 @@ export interface PteRun extends Interval, Pte {}
  */
 export type Knowledge = 'events' | 'calls' | 'nothing';
 
+/** A call that changed what is mapped. */
+export interface Change extends Interval {
+  readonly seq: number;
+  readonly tid: number;
+}
+
 export interface PageTable {
   /** Id of the address space; the key too. */
   readonly space: number;
@@ -58,6 +64,8 @@ export interface PageTable {
   readonly devices: number;
   /** The kernel's address of the mm, by which kernel events name the space; null while unknown. */
   readonly mm: U64 | null;
+  /** The last calls that changed what is mapped, oldest first: a device call that they overlap saw some of them. */
+  readonly changes: readonly Change[];
 }
 
 export const PAGE_BYTES = 4096;
@@ -73,9 +81,28 @@ export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTa
     runs: tx.adopt(OrderedMap.numeric<U64, PteRun>()),
     devices: 0,
     mm: null,
+    changes: Object.freeze([]),
   });
   tx.world.pageTables.set(space, made);
   return made;
+}
+
+const CHANGES_KEPT = 8;
+
+/** Remembers a call that changes what is mapped. */
+export function noteChange(tx: Tx, space: number, change: Change): void {
+  const table = tx.world.pageTables.get(space);
+  if (table === undefined) return;
+  const changes = Object.freeze([...table.changes.slice(1 - CHANGES_KEPT), Object.freeze(change)]);
+  tx.world.pageTables.set(space, Object.freeze({ ...table, changes }));
+}
+
+/** Whether another thread may have changed what is mapped in the range since `seq`. */
+export function changedByOthers(table: PageTable, tid: number, seq: number, start: U64, last: U64): boolean {
+  const { changes } = table;
+  const oldest = changes[0];
+  if (changes.length >= CHANGES_KEPT && oldest !== undefined && oldest.seq > seq) return true;
+  return changes.some((c) => c.seq >= seq && c.tid !== tid && c.start <= last && c.last >= start);
 }
 
 const RANK: { readonly [K in Knowledge]: number } = { nothing: 0, calls: 1, events: 2 };
