@@ -1,12 +1,13 @@
 import { InputError } from '../core/errors.js';
 import type { Finding, Invariant } from '../core/invariant.js';
-import { emptyWorld, type World } from '../reducers/world.js';
+import type { World } from '../reducers/world.js';
 import { type Checkpoint, Checkpoints } from './checkpoints.js';
 import { Engine } from './engine.js';
 import { type Expression, ExpressionFailed } from './expression.js';
 import { fold } from './fold.js';
 import { type JudgedEvent, judgedAt } from './judged.js';
 import type { Reopenable } from './source.js';
+import { startWorld } from './start.js';
 import { eventsBetween } from './timeline.js';
 import { noEvents } from './report.js';
 
@@ -43,7 +44,7 @@ export interface BisectResult {
 export async function bisectExpression(source: Reopenable, expression: Expression): Promise<BisectResult> {
   const probe = new Probe(expression);
   const pass = new Passes(source);
-  let range = await pass.run({ position: 0, world: emptyWorld() }, Number.POSITIVE_INFINITY);
+  let range = await pass.run(undefined, Number.POSITIVE_INFINITY);
   const { events, files } = pass;
   const none = { trace: source.name, files, events, finding: undefined, causes: [], hit: undefined };
   const tell = (): Pick<BisectResult, 'evaluations' | 'failures' | 'passes'> => ({
@@ -68,7 +69,7 @@ export async function bisectExpression(source: Reopenable, expression: Expressio
 /** The first event at which an invariant gives a finding: one fold, which the checker follows. */
 export async function bisectInvariant(source: Reopenable, invariant: Invariant<World>): Promise<BisectResult> {
   const recording = await source.open();
-  const engine = new Engine({ invariants: [invariant] });
+  const engine = new Engine({ invariants: [invariant], world: startWorld(recording) });
   let finding: Finding | undefined;
   for await (const update of fold(recording, engine)) {
     finding = update.newFindings[0];
@@ -101,10 +102,11 @@ class Passes {
     this.#source = source;
   }
 
-  /** Folds from `start` to event `end` and gives the checkpoints, `start` first and the state at the end last. */
-  async run(start: Checkpoint, end: number): Promise<Checkpoint[]> {
+  /** Folds from `start` (the beginning where undefined) to event `end` and gives the checkpoints, `start` first and the state at the end last. */
+  async run(from: Checkpoint | undefined, end: number): Promise<Checkpoint[]> {
     this.count++;
     const recording = await this.#source.open();
+    const start = from ?? { position: 0, world: startWorld(recording) };
     const checkpoints = new Checkpoints(start);
     const engine = new Engine({ world: start.world });
     let at = start.position;

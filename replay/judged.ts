@@ -5,6 +5,7 @@ import type { FileKind } from '../reducers/files/state.js';
 import type { Recording } from '../traces/recording.js';
 import type { World } from '../reducers/world.js';
 import { Engine } from './engine.js';
+import { startWorld } from './start.js';
 
 /** What the model said of one call of a modelled interface. */
 export interface Judged {
@@ -32,11 +33,11 @@ export class JudgingEngine {
   readonly #bySeq = new Map<number, Judged>();
   readonly engine: Engine;
 
-  constructor(world?: World) {
+  constructor(world: World) {
     const onCall = (verdict: Verdict, call: Call): void => {
       this.#bySeq.set(call.event.seq, judgedOf(verdict, call));
     };
-    this.engine = new Engine(world === undefined ? { onCall } : { onCall, world });
+    this.engine = new Engine({ onCall, world });
   }
 
   feed(batch: EventBatch): JudgedEvent[] {
@@ -59,7 +60,7 @@ function judgedOf(verdict: Verdict, call: Call): Judged {
 
 /** A recording's events with their verdicts, in batches. */
 export async function* judge(recording: Recording): AsyncGenerator<JudgedEvent[], void> {
-  const judging = new JudgingEngine();
+  const judging = new JudgingEngine(startWorld(recording));
   for await (const batch of recording.batches()) yield judging.feed(batch);
 }
 

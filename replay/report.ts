@@ -6,6 +6,7 @@ import type { World } from '../reducers/world.js';
 import type { Recording } from '../traces/recording.js';
 import { type Divergence, Engine } from './engine.js';
 import { fold, type Update } from './fold.js';
+import { startWorld } from './start.js';
 import { tolerant } from './tolerant.js';
 import type { Counts } from './tally.js';
 
@@ -49,7 +50,7 @@ export interface ReplayOptions {
  * on as far as it goes. Throws `InputError` when it gives not a single event.
  */
 export async function replay(recording: Recording, options: ReplayOptions = {}): Promise<Report> {
-  const engine = new Engine({ invariants: options.invariants ?? [] });
+  const engine = new Engine({ invariants: options.invariants ?? [], world: startWorld(recording) });
   const whole = tolerant(recording, options.signal);
   for await (const update of fold(whole, engine)) options.onUpdate?.(update);
   const interrupted = options.signal?.aborted === true;

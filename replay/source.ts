@@ -19,6 +19,8 @@ export interface Reopenable {
 export interface SourceOptions {
   /** Whether somebody will come back to the beginning. */
   readonly rereadable: boolean;
+  /** Kernel release to replay on, instead of what the recording names. */
+  readonly kernel?: string | undefined;
   /** Ends every reading. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -49,7 +51,7 @@ export class TraceSource implements Reopenable {
   }
 
   async open(): Promise<Recording> {
-    return tolerant(await this.#openOnce(), this.#options.signal);
+    return tolerant(await this.#openOnce(), this.#options.signal, this.#options.kernel);
   }
 
   async #openOnce(): Promise<Recording> {

@@ -1,13 +1,14 @@
 import type { Event, EventBatch } from '../core/event.js';
 import { InputError } from '../core/errors.js';
 import type { Finding, Invariant } from '../core/invariant.js';
-import { emptyWorld, type World } from '../reducers/world.js';
+import type { World } from '../reducers/world.js';
 import type { Recording } from '../traces/recording.js';
 import { noEvents } from './report.js';
 import { type Checkpoint, Checkpoints } from './checkpoints.js';
 import { Engine } from './engine.js';
 import { type JudgedEvent, JudgingEngine } from './judged.js';
 import type { Reopenable } from './source.js';
+import { startWorld } from './start.js';
 
 /** One event with the states around it. */
 export interface Moment extends JudgedEvent {
@@ -60,8 +61,9 @@ export class Timeline {
   /** Folds the whole recording once. Throws `InputError` when it gives no event. */
   static async build(source: Reopenable, invariants: readonly Invariant<World>[]): Promise<Timeline> {
     const recording = await source.open();
-    const engine = new Engine({ invariants });
-    const checkpoints = new Checkpoints({ position: 0, world: emptyWorld() });
+    const world = startWorld(recording);
+    const engine = new Engine({ invariants, world });
+    const checkpoints = new Checkpoints({ position: 0, world });
     let lastSeq = -1;
     for await (const batch of recording.batches()) {
       checkpoints.feed(engine, batch);
@@ -123,7 +125,7 @@ export async function stateAfter(
   seq: number | undefined,
 ): Promise<{ readonly seq: number; readonly world: World }> {
   const recording = await source.open();
-  const engine = new Engine();
+  const engine = new Engine({ world: startWorld(recording) });
   const end = seq === undefined ? Number.POSITIVE_INFINITY : seq + 1;
   let lastSeq = -1;
   for await (const batch of eventsBetween(recording, 0, end)) {

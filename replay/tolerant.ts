@@ -5,24 +5,27 @@ import type { Recording } from '../traces/recording.js';
 /**
  * A recording that always ends well: where reading breaks off after some events (a gzip cut in the middle), it
  * just ends and the reason is its last diagnostic, since the events before it are worth a report. It also
- * ends when `signal` fires. A recording that gives not a single event still throws.
+ * ends when `signal` fires. `kernel`, where it is not empty, replaces the release that the recording names. A recording that gives not a single event still throws.
  */
-export function tolerant(recording: Recording, signal?: AbortSignal): Recording {
-  return new TolerantRecording(recording, signal);
+export function tolerant(recording: Recording, signal?: AbortSignal, kernel = ''): Recording {
+  return new TolerantRecording(recording, signal, kernel);
 }
 
 class TolerantRecording implements Recording {
   readonly #inner: Recording;
   readonly #signal: AbortSignal | undefined;
+  readonly #kernel: string;
   #brokenBy: Diagnostic | undefined;
 
-  constructor(inner: Recording, signal: AbortSignal | undefined) {
+  constructor(inner: Recording, signal: AbortSignal | undefined, kernel: string) {
     this.#inner = inner;
+    this.#kernel = kernel;
     this.#signal = signal;
   }
 
   get info(): RecordingInfo {
-    return this.#inner.info;
+    const { info } = this.#inner;
+    return this.#kernel === '' ? info : { ...info, startNs: info.startNs, kernel: this.#kernel };
   }
 
   get diagnostics(): readonly Diagnostic[] {

@@ -1,9 +1,11 @@
 import type { Call } from '../call.js';
 import type { FileFamily } from '../family.js';
+import type { Tx } from '../tx.js';
 import type { IoctlEvent } from '../../core/event.js';
 import { containerOf, hasEmulated, isNoIommu, newContainer, patchContainer } from './containers.js';
 import { iommuKey, NOIOMMU_KEY, smallFact, teach } from './facts.js';
 import { dropIfUnused, physicalGroups, setBackend } from './membership.js';
+import { profileOf } from '../profile.js';
 import { refuse, type Rule } from './rules.js';
 import type { Backend, VfioContainer } from './state.js';
 import { dirtyPages } from './type1/dirty.js';
@@ -13,6 +15,7 @@ import { unmapDma } from './type1/unmap.js';
 import {
   CHECK_EXTENSION,
   EXT_DMA_CC,
+  EXT_NESTING,
   EXT_NOIOMMU,
   EXT_SPAPR_TCE,
   EXT_SPAPR_TCE_V2,
@@ -136,18 +139,21 @@ function extension(call: Call, container: VfioContainer, value: number): number 
   }
 }
 
-const isType1Base = (value: number): boolean => value === EXT_TYPE1 || value === EXT_TYPE1V2 || value === EXT_UNMAP_ALL;
+function isType1Base(tx: Tx, value: number): boolean {
+  if (value === EXT_NESTING) return profileOf(tx).nestingExtension;
+  return value === EXT_TYPE1 || value === EXT_TYPE1V2 || value === EXT_UNMAP_ALL;
+}
 
 /** Without a backend every registered one is asked, except those that the attached groups rule out. */
 function polled(call: Call, container: VfioContainer, value: number): number | { key: string } {
   const some = container.groups.length > 0;
   const noIommu = isNoIommu(call.tx, container);
-  if (isType1Base(value)) return some && noIommu ? 0 : 1;
+  if (isType1Base(call.tx, value)) return some && noIommu ? 0 : 1;
   return value === EXT_NOIOMMU && !(some && !noIommu) ? { key: NOIOMMU_KEY } : 0;
 }
 
 function type1Extension(call: Call, container: VfioContainer, value: number): number | { key: string } {
-  if (isType1Base(value)) return 1;
+  if (isType1Base(call.tx, value)) return 1;
   if (value === EXT_UPDATE_VADDR) return hasEmulated(call.tx, container) ? 0 : 1;
   if (value !== EXT_DMA_CC) return 0;
   const groups = physicalGroups(call.tx, container);
@@ -168,7 +174,7 @@ function setIommu(call: Call): void {
   if (container.backend !== 'none' && refuse(call, R.setTwice)) return;
   const noIommu = isNoIommu(call.tx, container);
   if (!noIommu && value === EXT_UNMAP_ALL && refuse(call, R.setNotABackend)) return;
-  const supported = noIommu ? value === EXT_NOIOMMU : isType1Base(value);
+  const supported = noIommu ? value === EXT_NOIOMMU : isType1Base(call.tx, value);
   if (!supported && refuse(call, R.setNoBackend)) return;
   if (!call.succeed('set-iommu.ok')) return;
   setBackend(call.tx, container.id, backendOfNumber(value));

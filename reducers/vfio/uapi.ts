@@ -36,6 +36,8 @@ export const EXT_TYPE1 = 1;
 export const EXT_SPAPR_TCE = 2;
 export const EXT_TYPE1V2 = 3;
 export const EXT_DMA_CC = 4;
+/** Reserved since the extension went; see profile.ts. */
+export const EXT_NESTING = 6;
 export const EXT_SPAPR_TCE_V2 = 7;
 export const EXT_NOIOMMU = 8;
 export const EXT_UNMAP_ALL = 9;

@@ -18,7 +18,7 @@ export interface BisectArgs {
 export async function bisect(args: BisectArgs, io: Io): Promise<number> {
   const search = await searchOf(args);
   return forEachRecording(args.recordings, io, async (paths) => {
-    const source = new TraceSource(paths, { rereadable: true, signal: io.signal });
+    const source = new TraceSource(paths, { rereadable: true, signal: io.signal, kernel: io.kernel });
     try {
       const result = await search(source);
       if (io.signal.aborted) return EXIT.interrupted;

@@ -20,7 +20,7 @@ export async function check(args: CheckArgs, io: Io): Promise<number> {
   let printed = 0;
   return forEachRecording(args.recordings, io, async (paths) => {
     // People see the events behind a finding, which are read again; machines get their numbers.
-    const source = new TraceSource(paths, { rereadable: !args.json, signal: io.signal });
+    const source = new TraceSource(paths, { rereadable: !args.json, signal: io.signal, kernel: io.kernel });
     try {
       const options = { trace: source.name, invariants, signal: io.signal };
       const report = await replayed(source, options, !args.json && io.stderr.isTerminal, io);

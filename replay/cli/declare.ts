@@ -1,6 +1,7 @@
 import type { Argv } from 'yargs';
 import yargs from 'yargs';
 import { EVENT_KINDS, type EventKind } from '../../core/event.js';
+import { profileFor } from '../../reducers/profile.js';
 import { type Io, wrongArgument } from './io.js';
 
 /**
@@ -43,6 +44,13 @@ export async function run(args: readonly string[], version: string, io: Io): Pro
     .demandCommand(1, 'which verb?')
     .recommendCommands()
     .wrap(Math.min(io.stdout.style.widthColumns, 100))
+    .option('kernel', {
+      type: 'string',
+      describe: 'release whose behaviour is modelled, e.g. 6.12; default: what the recording names, else 7.2',
+    })
+    .middleware((argv) => {
+      io.kernel = knownKernel(argv.kernel);
+    })
     .version(version)
     .help()
     .alias('h', 'help')
@@ -62,6 +70,11 @@ export async function run(args: readonly string[], version: string, io: Io): Pro
   declareBisect(program, verb, io);
   await program.parseAsync();
   return status;
+}
+
+function knownKernel(release: string | undefined): string | undefined {
+  if (release === undefined || profileFor(release) !== undefined) return release;
+  throw wrongArgument(`--kernel ${release}: known are 6.12 and what came after it`);
 }
 
 type Verb = <A>(work: (argv: A) => Promise<number>) => (argv: A) => Promise<void>;

@@ -52,6 +52,8 @@ export interface Io {
   readonly stderr: Output;
   /** Fires on SIGINT, SIGTERM and when the reader of our output goes away. */
   readonly signal: AbortSignal;
+  /** Kernel release to replay on (`--kernel`); undefined for what the recording names, or the default. */
+  kernel?: string | undefined;
 }
 
 /** Says what is wrong with an input, on stderr. */

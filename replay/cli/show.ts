@@ -13,7 +13,11 @@ export interface ShowArgs extends EventFilter {
 
 /** `show`: the events of a trace, one line each, as they are read. */
 export async function show(args: ShowArgs, io: Io): Promise<number> {
-  const recording = await new TraceSource(args.paths, { rereadable: false, signal: io.signal }).open();
+  const recording = await new TraceSource(args.paths, {
+    rereadable: false,
+    signal: io.signal,
+    kernel: io.kernel,
+  }).open();
   const wanted = matcher(args, callName);
   const { files } = recording.info;
   for await (const batch of judge(recording)) {

@@ -18,7 +18,7 @@ export interface StateArgs {
 
 /** `state`: the model's state after an event. */
 export async function state(args: StateArgs, io: Io): Promise<number> {
-  const source = new TraceSource(args.paths, { rereadable: false, signal: io.signal });
+  const source = new TraceSource(args.paths, { rereadable: false, signal: io.signal, kernel: io.kernel });
   const { seq, world } = await stateAfter(source, args.at);
   const { value, missing } = lookUp(world, args.path);
   if (missing !== '') throw wrongArgument(`--path: after event ${seq} there is no ${missing}`);

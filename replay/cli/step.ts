@@ -28,7 +28,7 @@ const ENTRIES_SHOWN = 20;
 export async function step(args: StepArgs, io: Io): Promise<number> {
   if (args.paths.includes('-'))
     throw wrongArgument('step reads its commands from standard input, so the trace must be a file');
-  const source = new TraceSource(args.paths, { rereadable: true, signal: io.signal });
+  const source = new TraceSource(args.paths, { rereadable: true, signal: io.signal, kernel: io.kernel });
   const timeline = await Timeline.build(source, await chosenInvariants(args));
   if (io.signal.aborted) return EXIT.interrupted;
   const stepper = new Stepper(timeline, io);

@@ -12,7 +12,7 @@ export interface VerifyArgs {
 /** `verify`: replays each trace in three ways and compares the ends. */
 export async function verify(args: VerifyArgs, io: Io): Promise<number> {
   return forEachRecording(args.recordings, io, async (paths) => {
-    const source = new TraceSource(paths, { rereadable: true, signal: io.signal });
+    const source = new TraceSource(paths, { rereadable: true, signal: io.signal, kernel: io.kernel });
     try {
       const verification = await verifyTrace(source);
       if (io.signal.aborted) return EXIT.interrupted;

@@ -3,7 +3,7 @@ import { hex, lastOf, modPow2, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, patchContainer } from '../containers.js';
 import { takeStruct } from '../payload.js';
-import { refuse, type Rule } from '../rules.js';
+import { refuse, refuseOverflow, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { DIRTY_GET_BITMAP, DIRTY_START, DIRTY_STOP } from '../uapi.js';
 import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
@@ -86,7 +86,7 @@ function getBitmap(call: Call, container: VfioContainer): void {
   if (size === 0 && refuse(call, R.sizeZero)) return;
   const last = lastOf(iova, size);
   if (last === undefined) {
-    refuse(call, R.overflow);
+    refuseOverflow(call, R.overflow);
     return;
   }
   const page = container.pageBytes;

@@ -3,7 +3,7 @@ import { add, hex, lastOf, lengthOf, modPow2, type U64 } from '../../../core/u64
 import type { Call } from '../../call.js';
 import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer, rangesText } from '../containers.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
-import { refuse, type Rule } from '../rules.js';
+import { refuse, refuseOverflow, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { MAP_READ, MAP_VADDR, MAP_WRITE } from '../uapi.js';
 import { MAP_PIN_RULE } from './pin-rule.js';
@@ -70,8 +70,8 @@ export function mapDma(call: Call): void {
   if ((flags & ~KNOWN_FLAGS) !== 0 && refuse(call, R.flags)) return;
   if (size === 0 && refuse(call, R.sizeZero)) return;
   const last = lastOf(iova, size);
-  if (last === undefined && refuse(call, R.iovaOverflow)) return;
-  if (lastOf(vaddr, size) === undefined && refuse(call, R.vaddrOverflow)) return;
+  if (last === undefined && refuseOverflow(call, R.iovaOverflow)) return;
+  if (lastOf(vaddr, size) === undefined && refuseOverflow(call, R.vaddrOverflow)) return;
   const access = flags & (MAP_READ | MAP_WRITE);
   const setVaddr = (flags & MAP_VADDR) !== 0;
   if ((access !== 0) === setVaddr && refuse(call, R.access)) return;

@@ -5,7 +5,7 @@ import type { Call } from '../../call.js';
 import { containerOf, hasEmulated, markMappingsUnknown, patchContainer } from '../containers.js';
 import { unpin } from '../membership.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
-import { refuse, type Rule } from '../rules.js';
+import { refuse, refuseOverflow, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { UNMAP_ALL, UNMAP_GET_DIRTY_BITMAP, UNMAP_VADDR } from '../uapi.js';
 import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
@@ -107,7 +107,7 @@ function endOfRange(call: Call, flags: number, iova: U64, size: U64, page: numbe
   }
   if ((size === 0 || modPow2(size, page) !== 0) && refuse(call, R.size)) return undefined;
   const last = lastOf(iova, size);
-  if (last === undefined) refuse(call, R.overflow);
+  if (last === undefined) refuseOverflow(call, R.overflow);
   return last;
 }
 
