@@ -33,6 +33,7 @@ import { VIOMMU_RULES } from './iommufd/viommu.js';
 import { CONTAINER_RULES } from './vfio/container.js';
 import { CDEV_RULES } from './vfio/device/cdev.js';
 import { DEVICE_RULES as VFIO_DEVICE_RULES } from './vfio/device/device.js';
+import { DMA_BUF_RULES } from './vfio/device/feature-dmabuf.js';
 import { LOGGING_RULES } from './vfio/device/feature-logging.js';
 import { FEATURE_RULES } from './vfio/device/feature.js';
 import { HOT_RESET_RULES } from './vfio/device/hot-reset.js';
@@ -88,6 +89,7 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   PAYLOAD_RULES,
   CDEV_RULES,
   VFIO_DEVICE_RULES,
+  DMA_BUF_RULES,
   LOGGING_RULES,
   FEATURE_RULES,
   HOT_RESET_RULES,

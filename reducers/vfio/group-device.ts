@@ -1,6 +1,15 @@
 import type { Call } from '../call.js';
 import { installFd, predictNewFd } from '../files/fds.js';
-import { attachDevice, bindDevice, bindRefusal, compatIoasId } from '../iommufd/attach.js';
+import {
+  attachDevice,
+  bindDevice,
+  bindRefusal,
+  compatIoasId,
+  detachDevice,
+  isAttached,
+  unbindDevice,
+} from '../iommufd/attach.js';
+import type { Refusal } from '../iommufd/rules.js';
 import { patchGroup } from './containers.js';
 import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
 import { markEmulated } from './groups.js';
@@ -45,7 +54,7 @@ export function getDeviceFd(call: Call, group: VfioGroup): void {
   call.extentBytes = 0;
   const text = nameArgument(call);
   if (text === undefined) {
-    if (!call.predicted && call.unknown('payload not recorded')) open(call, group, `unnamed of group ${group.id}`);
+    if (!call.predicted && call.unknown('payload not recorded')) open(call, group, `unnamed of group ${group.id}`, 0);
     return;
   }
   const space = text.indexOf(' ');
@@ -61,10 +70,15 @@ export function getDeviceFd(call: Call, group: VfioGroup): void {
   } else if (first && container?.backend === 'none' && refuse(call, R.noBackend)) return;
   else if (container?.backend === 'unknown')
     call.unknown(`state of the container unknown since event ${container.unknownSince}`);
-  if (first && group.iommufd !== 0 && refusedByIommufd(call, group)) return;
+  const devid = first && group.iommufd !== 0 ? bind(call, group, name) : 0;
+  if (devid === REFUSED) return;
   predictFd(call);
-  if (succeeded(call)) open(call, group, name);
+  if (succeeded(call)) open(call, group, name, devid);
+  else if (devid !== 0) unbind(call, group, devid);
 }
+
+/** {@link bind}: the prediction ends the call. */
+const REFUSED = -1;
 
 /** The name, or undefined where the recording lacks it or the call fails for the pointer. */
 function nameArgument(call: Call): string | undefined {
@@ -90,10 +104,33 @@ function optionsFit(call: Call, name: string, options: string): boolean {
   return true;
 }
 
-function refusedByIommufd(call: Call, group: VfioGroup): boolean {
-  const refused = bindRefusal(call.tx, group.iommufd, group.path);
-  if (refused === undefined) return false;
+/**
+ * On an iommufd: an object for the device, attached to the IOAS of the compatibility mode. Gives its id, 0 where the
+ * context is not known, or {@link REFUSED}.
+ */
+function bind(call: Call, group: VfioGroup, name: string): number {
+  const { tx } = call;
+  if (!tx.world.iommufds.has(group.iommufd)) return 0;
+  const notOwner = bindRefusal(tx, group.iommufd, group.path);
+  if (notOwner !== undefined && ends(call, notOwner)) return REFUSED;
+  const devid = bindDevice(tx, group.iommufd, name, call.event.seq, group.path);
+  const ioas = compatIoasId(tx, group.iommufd);
+  // A mediated device reads the IOAS through its driver and has no page table of its own.
+  if (ioas === 0 || driverOfName(name) === 'mdev') return devid;
+  const attached = attachDevice(tx, group.iommufd, devid, ioas, call.event.seq);
+  if ('ptId' in attached || !ends(call, attached)) return devid;
+  unbind(call, group, devid);
+  return REFUSED;
+}
+
+/** Predicts what the iommufd refused. True: the call ends here. */
+function ends(call: Call, refused: Refusal): boolean {
   return refused.errno === '' ? !call.unknown(refused.unknown) : call.fail(refused.errno, refused.rule);
+}
+
+function unbind(call: Call, group: VfioGroup, devid: number): void {
+  if (isAttached(call.tx, group.iommufd, devid)) detachDevice(call.tx, group.iommufd, devid);
+  unbindDevice(call.tx, group.iommufd, devid);
 }
 
 function predictFd(call: Call): void {
@@ -108,7 +145,7 @@ function succeeded(call: Call): boolean {
 }
 
 /** The open happened: enters the fd, the device and what the first open does. */
-function open(call: Call, group: VfioGroup, name: string): void {
+function open(call: Call, group: VfioGroup, name: string, devid: number): void {
   const { tx } = call;
   const driver = driverOfName(name);
   const device = ensureDevice(tx, name, driver);
@@ -116,7 +153,7 @@ function open(call: Call, group: VfioGroup, name: string): void {
   patchDevice(tx, name, { group: group.id });
   if (driver === 'mdev') markEmulated(tx, group.id);
   openDevice(tx, name);
-  if (first && group.iommufd !== 0) bind(call, group, name);
+  if (first && group.iommufd !== 0) patchDevice(tx, name, devid === 0 ? {} : { iommufd: group.iommufd, devid });
   else if (first) patchGroup(tx, group.id, { openDevices: group.openDevices + 1 });
   const fd = Number(call.recordedRet);
   if (!Number.isSafeInteger(fd) || fd < 0 || fd > 0x7fff_ffff) return;
@@ -129,15 +166,4 @@ function open(call: Call, group: VfioGroup, name: string): void {
     cloexec: true,
   } as const;
   installFd(tx, call.process, fd, made, call.event, call.families);
-}
-
-/** On an iommufd: an object for the device, attached to the IOAS of the compatibility mode. */
-function bind(call: Call, group: VfioGroup, name: string): void {
-  const { tx } = call;
-  if (!tx.world.iommufds.has(group.iommufd)) return;
-  const devid = bindDevice(tx, group.iommufd, name, call.event.seq, group.path);
-  patchDevice(tx, name, { iommufd: group.iommufd, devid });
-  const ioas = compatIoasId(tx, group.iommufd);
-  // A mediated device reads the IOAS through its driver and has no page table of its own.
-  if (ioas !== 0 && driverOfName(name) !== 'mdev') attachDevice(tx, group.iommufd, devid, ioas, call.event.seq);
 }

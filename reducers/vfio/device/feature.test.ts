@@ -3,6 +3,7 @@ import { suite } from '../../../core/testing.js';
 import { checkRows, DATA, type FieldAt, Lab, MDEV, type Row, struct } from '../testing.js';
 import {
   DEVICE_FEATURE,
+  DEVICE_GET_REGION_INFO,
   FEATURE_DMA_BUF,
   FEATURE_DMA_LOGGING_REPORT as REPORT,
   FEATURE_DMA_LOGGING_START as START,
@@ -18,6 +19,7 @@ import {
   FEATURE_SET as SET,
 } from '../uapi.js';
 import { FEATURE_RULES as R } from './feature.js';
+import { DMA_BUF_RULES as B } from './feature-dmabuf.js';
 import { LOGGING_RULES as L } from './feature-logging.js';
 
 const test = suite('vfio feature');
@@ -76,6 +78,40 @@ test('a feature that the configuration decides is learned by success, and must s
   assert.is(ask(lab, '', 8, PROBE | FEATURE_DMA_BUF).verdict, 'learned');
   assert.is(ask(lab, '', 8, PROBE | FEATURE_DMA_BUF).verdict, 'match');
   assert.is(ask(lab, 'ENOTTY', 8, PROBE | FEATURE_DMA_BUF).verdict, 'diverge');
+});
+
+function dmaBuf(lab: Lab, errno: string, ...fields: readonly FieldAt[]) {
+  const all: FieldAt[] = [[4, GET | FEATURE_DMA_BUF], [8, 1], [20, 1], [32, 0x1000, 8], ...fields];
+  return lab.ioctl(5, DEVICE_FEATURE, { in: struct(40, ...all), errno, ret: 7 });
+}
+
+/** A device with dma-bufs, whose BAR 1 has 128 KiB. */
+function withBar(lab: Lab): Lab {
+  lab.device().eventfd(6);
+  lab.good(ask(lab, '', 8, PROBE | FEATURE_DMA_BUF));
+  const bar = struct(32, [4, 7], [8, 1], [16, 0x2_0000, 8], [28, 0x100]);
+  lab.good(lab.ioctl(5, DEVICE_GET_REGION_INFO, { in: struct(32, [8, 1]), out: bar }));
+  return lab;
+}
+
+test('dma-buf: rejections, and the fd', () => {
+  const row = (errno: string, rule: Row['rule'], ...fields: FieldAt[]): Row => ({
+    rule,
+    errno,
+    run: (lab, e) => dmaBuf(withBar(lab), e, ...fields),
+  });
+  checkRows(B, [
+    row('EINVAL', B.header, [20, 0]),
+    row('EINVAL', B.header, [16, 1]),
+    row('ENODEV', B.bar, [8, 6]),
+    row('EINVAL', B.range, [32, 0x800, 8]),
+    row('EINVAL', B.total, [32, 1n << 63n, 8]),
+    row('EOVERFLOW', B.overflow, [24, 0xffff_ffff_ffff_f000n, 8], [32, 0x2000, 8]),
+    row('EINVAL', B.beyond, [24, 0x1_f000, 8], [32, 0x2000, 8]),
+  ]);
+  const lab = withBar(new Lab());
+  lab.good(dmaBuf(lab, ''));
+  assert.is([...lab.world.files.values()].filter((file) => file.kind === 'dma-buf').length, 1);
 });
 
 /** An mtty, recognised by its migration feature. */

@@ -26,6 +26,7 @@ import {
   MIGRATION_PRE_COPY,
 } from '../uapi.js';
 import { dataSize, migrationInfo } from './feature-migration.js';
+import { dmaBuf } from './feature-dmabuf.js';
 import { loggingReport, loggingStart } from './feature-logging.js';
 import { getMigrationState, migrationFlags, setMigrationState } from './migration.js';
 
@@ -178,6 +179,11 @@ function perform(call: Call, device: VfioDevice, number: number, set: boolean): 
     case FEATURE_LOW_POWER_EXIT:
       if (call.succeed('feature.low-power-exit')) patchDevice(call.tx, device.name, { lowPower: false });
       return;
+    case FEATURE_PCI_VF_TOKEN:
+      call.succeed('feature.vf-token');
+      return;
+    case FEATURE_DMA_BUF:
+      return dmaBuf(call, device);
     default:
       call.unknown('not modelled');
   }

@@ -1,0 +1,79 @@
+import { add, addOverflows, modPow2, type U64 } from '../../../core/u64.js';
+import type { Call } from '../../call.js';
+import { installFd, predictNewFd } from '../../files/fds.js';
+import { takeBytes } from '../payload.js';
+import { refuse, type Rule } from '../rules.js';
+import type { VfioDevice } from '../state.js';
+import { PCI_ROM_REGION } from '../uapi.js';
+import { regionBytes } from './region.js';
+
+/**
+ * Feature DMA_BUF (vfio_pci_dmabuf.c, `vfio_pci_core_feature_dma_buf`): a dma-buf over parts of a BAR, for other
+ * devices to reach it. Data: region_index 8, open_flags 12, flags 16, nr_ranges 20, ranges of offset and length
+ * from 24. The call returns an fd.
+ */
+export const DMA_BUF_RULES = {
+  header: { id: 'dma-buf.header', errno: 'EINVAL', text: 'no ranges, or flags is not 0' },
+  bar: { id: 'dma-buf.bar', errno: 'ENODEV', text: 'the region is no BAR that the device has' },
+  range: { id: 'dma-buf.range', errno: 'EINVAL', text: 'a range is empty or no multiple of a page' },
+  total: { id: 'dma-buf.total', errno: 'EINVAL', text: 'the ranges together reach 2^63 bytes' },
+  overflow: { id: 'dma-buf.overflow', errno: 'EOVERFLOW', text: 'a range passes 2^64' },
+  beyond: { id: 'dma-buf.beyond', errno: 'EINVAL', text: 'a range ends beyond the BAR' },
+} as const satisfies Record<string, Rule>;
+
+const R = DMA_BUF_RULES;
+const PAGE_BYTES = 4096;
+const RANGES_AT = 24;
+const RANGE_BYTES = 16;
+const MAX_RANGES = 4096;
+const TOTAL_LIMIT = 1n << 63n;
+const O_CLOEXEC = 0x8_0000;
+
+export function dmaBuf(call: Call, device: VfioDevice): void {
+  const { struct } = call;
+  const count = struct.u32(20);
+  if ((count === 0 || struct.u32(16) !== 0) && refuse(call, R.header)) return;
+  const bar = struct.u32(8);
+  const size = bar < PCI_ROM_REGION ? regionBytes(call, device, bar) : 0;
+  if (size === 0 && refuse(call, R.bar)) return;
+  if (count > MAX_RANGES) {
+    call.unknown('more ranges than a recording holds');
+    return;
+  }
+  const ranges = takeBytes(call, add(call.arg, RANGES_AT), count * RANGE_BYTES);
+  if (ranges === undefined) return;
+  const pairs: [U64, U64][] = [];
+  for (let at = 0; at < ranges.length; at += RANGE_BYTES) pairs.push([ranges.u64(at), ranges.u64(at + 8)]);
+  if (rangesRefused(call, pairs)) return;
+  if (size === undefined) call.unknown(`the size of BAR ${bar} was not asked yet (GET_REGION_INFO)`);
+  else if (beyond(call, pairs, size)) return;
+  returnFd(call, struct.u32(12));
+}
+
+function rangesRefused(call: Call, pairs: readonly (readonly [U64, U64])[]): boolean {
+  let total = 0n;
+  for (const [offset, length] of pairs) {
+    const odd = length === 0 || modPow2(offset, PAGE_BYTES) + modPow2(length, PAGE_BYTES) !== 0;
+    if (odd && refuse(call, R.range)) return true;
+    total += BigInt(length);
+  }
+  return total >= TOTAL_LIMIT && refuse(call, R.total);
+}
+
+function beyond(call: Call, pairs: readonly (readonly [U64, U64])[], size: U64): boolean {
+  for (const [offset, length] of pairs) {
+    if (addOverflows(offset, length)) {
+      if (refuse(call, R.overflow)) return true;
+    } else if (add(offset, length) > size && refuse(call, R.beyond)) return true;
+  }
+  return false;
+}
+
+function returnFd(call: Call, openFlags: number): void {
+  const next = predictNewFd(call.tx, call.process);
+  const happened = next === undefined ? call.succeedWithLearnedRet('dma-buf.ok') : call.succeed('dma-buf.ok', next);
+  const fd = Number(call.recordedRet);
+  if (!happened || !(fd >= 0 && fd <= 0x7fff_ffff)) return;
+  const cloexec = (openFlags & O_CLOEXEC) !== 0;
+  installFd(call.tx, call.process, fd, { kind: 'dma-buf', path: '', cloexec }, call.event, call.families);
+}
