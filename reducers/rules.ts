@@ -108,10 +108,16 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   UNMAP_RULES,
 ];
 
+/** All rules, each once, table by table, in the order of the checks within a table. Tables may share rules. */
+export function allRules(): readonly Rule[] {
+  const rules = TABLES.flatMap((table) => Object.values(table));
+  return [...new Map(rules.map((rule) => [rule.id, rule])).values()];
+}
+
 let texts: ReadonlyMap<string, string> | undefined;
 
 /** One line on when a rule of the model applies; undefined for rules that have no text, such as success. */
 export function ruleText(id: string): string | undefined {
-  texts ??= new Map(TABLES.flatMap((table) => Object.values(table)).map((rule) => [rule.id, rule.text]));
+  texts ??= new Map(allRules().map((rule) => [rule.id, rule.text]));
   return texts.get(id);
 }

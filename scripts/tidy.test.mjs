@@ -1,7 +1,10 @@
 import * as assert from 'uvu/assert';
 import { CODES } from '../dist/core/errors.js';
 import { suite } from '../dist/core/testing.js';
+import { LEARNABLE_FACTS } from '../dist/reducers/facts.js';
+import { allRules } from '../dist/reducers/rules.js';
 import { errorsDocument } from './errors-document.mjs';
+import { rulesDocument } from './rules-document.mjs';
 import { breaches, readTree, untestedCodes } from './tidy.mjs';
 
 const test = suite('tidy');
@@ -11,6 +14,11 @@ const lock = (path) => JSON.stringify({ packages: { '': { optionalDependencies: 
 const lines = (count) => 'x;\n'.repeat(count);
 
 test('the project keeps its rules', () => assert.equal(breaches(readTree(), CODES), []));
+
+test('docs/RULES.md is what the rule tables say', () => {
+  const document = readTree().find(({ name }) => name === 'docs/RULES.md')?.text;
+  assert.ok(document === rulesDocument(allRules(), LEARNABLE_FACTS), 'out of date: run npm run docs');
+});
 
 test('every error code is raised by a test', () => {
   const untested = untestedCodes(readTree(), CODES);
