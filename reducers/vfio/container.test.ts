@@ -71,6 +71,15 @@ test('CHECK_EXTENSION answers for every value', () => {
   }
 });
 
+test('an older kernel has nesting, and calls an overflow EINVAL', () => {
+  const lab = new Lab('6.12').container(6);
+  lab.good(lab.ioctl(3, CHECK_EXTENSION, { arg: 6, ret: 1 }));
+  const over = mapStruct(0xffff_ffff_ffff_f000n, 0x2000);
+  const answer = lab.ioctl(3, IOMMU_MAP_DMA, { in: over, errno: 'EINVAL' });
+  assert.is(answer.rule, 'map-dma.iova-overflow');
+  lab.good(answer);
+});
+
 test('extensions of the machine are learned once', () => {
   for (const value of [4, 8]) {
     const lab = value === 4 ? new Lab().container() : new Lab();

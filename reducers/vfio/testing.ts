@@ -5,10 +5,11 @@ import type { U64 } from '../../core/u64.js';
 import type { Verdict } from '../call.js';
 import { explain, unknownReason } from '../compare.js';
 import { Reducer } from '../dispatch.js';
+import { DEFAULT_KERNEL, worldOf } from '../profile.js';
 import { families } from '../families.js';
 import { ev } from '../testing.js';
 import { Tx } from '../tx.js';
-import { emptyWorld, type World } from '../world.js';
+import type { World } from '../world.js';
 import { patchDevice } from './devices.js';
 import type { Rule } from './rules.js';
 import type { DeviceDriver } from './state.js';
@@ -61,11 +62,13 @@ export interface Ask {
 
 /** A process that has been recorded from its execve on, and the calls that a test makes in it. */
 export class Lab {
-  world: World = emptyWorld();
+  world: World;
   readonly #reducer = new Reducer(families);
   #seq = 0;
 
-  constructor() {
+  /** `release`: the kernel whose behaviour is asked for. */
+  constructor(release = DEFAULT_KERNEL) {
+    this.world = worldOf(release);
     this.feed(ev('exec'));
     this.feed(ev('brk', { ret: 0x5555_0000_0000 }));
     this.feed(ev('mmap', { lengthBytes: 64 << 20, ret: MEMORY }));
