@@ -132,16 +132,20 @@ function setIommu(call: Call): void {
   if (call.succeed('compat-set-iommu.ok') && type === TYPE1) setLargePages(call, ioas, false);
 }
 
-/** Whether the first bytes of the struct are there; else predicts. */
-function hasPayload(call: Call, bytes: number): boolean {
+/**
+ * Whether the first bytes of the struct are there; else predicts. A struct that says itself to be shorter is refused
+ * whatever follows it.
+ */
+function hasPayload(call: Call, bytes: number, rule: string): boolean {
   if (call.struct.length >= bytes) return true;
+  if (call.struct.length >= 4 && call.struct.u32(0) < bytes && call.fail('EINVAL', rule)) return false;
   if (call.arg < 4096) call.fail('EFAULT', 'common.fault');
   else if (call.unknown('payload not recorded')) markContextUnknown(call.tx, call.file.object, call.event.seq);
   return false;
 }
 
 function mapDma(call: Call): void {
-  if (!hasPayload(call, 32)) return;
+  if (!hasPayload(call, 32, 'compat-map.argsz')) return;
   const s = call.struct;
   const flags = s.u32(4);
   call.extentBytes = 32;
@@ -155,7 +159,7 @@ function mapDma(call: Call): void {
 const FLAG_UNMAP_ALL = 2;
 
 function unmapDma(call: Call): void {
-  if (!hasPayload(call, 24)) return;
+  if (!hasPayload(call, 24, 'compat-unmap.argsz')) return;
   const s = call.struct;
   const flags = s.u32(4);
   call.extentBytes = 24;
@@ -237,7 +241,7 @@ const CAP_IOVA_RANGES = 1;
 const CAP_DMA_AVAIL = 3;
 
 function getInfo(call: Call): void {
-  if (!hasPayload(call, INFO_MIN_BYTES)) return;
+  if (!hasPayload(call, INFO_MIN_BYTES, 'compat-info.argsz')) return;
   const argsz = call.struct.u32(0);
   if (argsz < INFO_MIN_BYTES && call.fail('EINVAL', 'compat-info.argsz')) return;
   const ioas = compatIoas(call);

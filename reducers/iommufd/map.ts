@@ -58,6 +58,11 @@ function protOf(flags: number): number {
   return (flags & READABLE ? 1 : 0) | (flags & WRITEABLE ? 2 : 0);
 }
 
+/** A field of the struct that the kernel writes; what does not change is compared anyway. */
+function writeBack(call: Call, offset: number, value: U64, field: string): void {
+  if (call.struct.u64(offset) !== value) call.out64(offset, value, field);
+}
+
 /** A run of bytes of some memory that becomes one area. */
 export interface Slice {
   readonly pages: IoPages;
@@ -81,7 +86,7 @@ export function map(call: Call): void {
   if (ioas === undefined) return;
   const flags = s.u32(4);
   const iova = mapUserMemory(call, ioas, s.u64(16), s.u64(24), s.u64(32), (flags & FIXED_IOVA) !== 0, protOf(flags));
-  if (iova !== undefined) call.out64(32, iova, 'iova');
+  if (iova !== undefined) writeBack(call, 32, iova, 'iova');
 }
 
 /**
@@ -128,7 +133,7 @@ export function mapFile(call: Call): void {
   if (pages === undefined) return;
   const slice = { pages, startByte: modPow2(s.u64(16), PAGE), length: s.u64(24) };
   const iova = place(call, ioas, [slice], slice.length, s.u64(32), (flags & FIXED_IOVA) !== 0, prot, 'map.ok');
-  if (iova !== undefined) call.out64(32, iova, 'iova');
+  if (iova !== undefined) writeBack(call, 32, iova, 'iova');
 }
 
 /**
@@ -251,7 +256,7 @@ export function copy(call: Call): void {
   if (destination === undefined) return;
   const fixed = (flags & FIXED_IOVA) !== 0;
   const at = place(call, destination, slices, length, iova, fixed, protOf(flags), 'copy.ok');
-  if (at !== undefined) call.out64(24, at, 'dst_iova');
+  if (at !== undefined) writeBack(call, 24, at, 'dst_iova');
 }
 
 /** The memory under a gapless range of areas (`iopt_get_pages`); undefined after a prediction was made. */
@@ -319,7 +324,7 @@ export function unmap(call: Call): void {
   else call.succeed(all ? 'unmap.all' : 'unmap.ok');
   if (succeeded(call)) {
     executeUnmap(call.tx, ioas.id, plan.areas);
-    if (plan.unknown === '') call.out64(16, plan.bytes, 'length');
+    if (plan.unknown === '') writeBack(call, 16, plan.bytes, 'length');
   } else if (call.recordedErrno === plan.errno) executeUnmap(call.tx, ioas.id, plan.areas);
 }
 
