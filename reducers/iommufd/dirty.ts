@@ -72,7 +72,11 @@ function refuseAligned(call: Call, iova: U64, last: U64, alignment: number, page
   const end = add(last, 1);
   if ((mod(iova, alignment) !== 0 || mod(end, alignment) !== 0) && call.fail('EINVAL', 'dirty-bitmap.aligned'))
     return true;
-  if (pageSize === 0) return call.fail('EINVAL', 'dirty-bitmap.page-size');
+  if (pageSize === 0) {
+    // Nothing can follow a recording that claims success here.
+    call.fail('EINVAL', 'dirty-bitmap.page-size');
+    return true;
+  }
   const mask = sub(pageSize, 1);
   const uneven = and(iova, mask) !== 0 || and(end, mask) !== 0;
   return uneven && call.fail('EINVAL', 'dirty-bitmap.page-size');
