@@ -1,9 +1,9 @@
-import { overlapping, rangeAt, type RangeMap } from '../../core/interval.js';
+import { overlapping, type RangeMap, rangeAt } from '../../core/interval.js';
 import { add, alignDown, lastOf, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
 import { surelyEmpty } from '../memory/lookup.js';
-import { VMA_GUARD, type AddressSpace } from '../memory/state.js';
 import { HUGE_BYTES, type PteRun } from '../memory/pagetable.js';
+import { type AddressSpace, VMA_GUARD } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 
 /**

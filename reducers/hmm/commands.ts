@@ -1,12 +1,12 @@
 import { firstGap, type Interval } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { pieces, setRun, type Pte } from '../memory/pagetable.js';
+import { type Pte, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
-import { NOTIFY_EXCLUSIVE, type Machine, type WorkMirror } from './machine.js';
-import { entriesIn, firstBare, firstRefused, putEntries } from './mirror-table.js';
+import { type Machine, NOTIFY_EXCLUSIVE, type WorkMirror } from './machine.js';
 import { migrateToDevice, migrateToSystem } from './migrate.js';
-import { hmmRangeFault, type HmmPfns } from './range-fault.js';
+import { entriesIn, firstBare, firstRefused, putEntries } from './mirror-table.js';
+import { type HmmPfns, hmmRangeFault } from './range-fault.js';
 import { isPrivateDevice, type MirrorPte } from './state.js';
 import { touch } from './touch.js';
 
@@ -190,7 +190,7 @@ function takeFromCpu(machine: Machine, mirror: WorkMirror, start: U64, last: U64
   machine.invalidate(NOTIFY_EXCLUSIVE, start, last);
   for (const piece of pieces(machine.runs, start, last)) {
     if (piece.pte === undefined) continue;
-    const taken: Pte = { ...piece.pte, kind: 'exclusive', huge: false, write: true, since: machine.seq };
+    const taken: Pte = { ...piece.pte, kind: 'exclusive', huge: false, write: true };
     setRun(machine.runs, max(piece.start, start), piece.last, taken);
   }
   putEntries(mirror.ptes, start, last, { access: 'atomic', bare: false, since: machine.seq });

@@ -1,5 +1,5 @@
 import type { Tx } from '../tx.js';
-import { Machine, type CoherentPages } from './machine.js';
+import { type CoherentPages, Machine } from './machine.js';
 import { evictDevice } from './migrate.js';
 import { isPrivateDevice } from './state.js';
 

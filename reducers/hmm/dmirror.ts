@@ -5,8 +5,8 @@ import { add, div, modPow2, mul, sub, type U64 } from '../../core/u64.js';
 import { findCommand } from '../../core/uapi/lookup.js';
 import type { Call } from '../call.js';
 import { surelyEmpty } from '../memory/lookup.js';
-import { changedByOthers } from '../memory/pagetable.js';
-import { VMA_ASSUMED, type AddressSpace, type Vma } from '../memory/state.js';
+import { changedByOthers, settleChanges } from '../memory/pagetable.js';
+import { type AddressSpace, VMA_ASSUMED, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { canCopy } from './buffer.js';
 import type { CommandName, Outcome, Range } from './commands.js';
@@ -15,7 +15,7 @@ import { settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
 import { firstRefused } from './mirror-table.js';
 import type { Mirror } from './state.js';
-import { adoptSnapshot, alike, snapshotBytes, tryCommand, type Trial } from './trials.js';
+import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './trials.js';
 
 /**
  * The ioctls of a dmirror file (lib/test_hmm.c `dmirror_fops_unlocked_ioctl`). All take one struct:
@@ -68,6 +68,7 @@ export function dmirrorIoctl(call: Call): void {
     call.unknown('the mirror is not known');
     return;
   }
+  settleChanges(call.tx, mirror.space, call.event.tid);
   const name = NAMES[command.name];
   const migrates = name === 'migrateToDev' || name === 'migrateToSys';
   settleDeferred(call.tx, call.event.tid, migrates ? mirror.device : -1, call.event.seq);

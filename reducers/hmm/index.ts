@@ -1,5 +1,5 @@
-import { OrderedMap } from '../../core/ordered-map.js';
 import type { Event } from '../../core/event.js';
+import { OrderedMap } from '../../core/ordered-map.js';
 import type { Families } from '../family.js';
 import type { OpenFile, Process } from '../files/state.js';
 import { pageTableOf } from '../memory/pagetable.js';

@@ -5,7 +5,7 @@ import type { Families } from '../family.js';
 import { processOf } from '../files/processes.js';
 import type { Process } from '../files/state.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { PAGE_BYTES, pageTableOf, raiseKnowledge, setRun } from '../memory/pagetable.js';
+import { type OpenInvalidation, PAGE_BYTES, pageTableOf, raiseKnowledge, setRun } from '../memory/pagetable.js';
 import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
 import { actOn, Machine, NOTIFY_MIGRATE } from './machine.js';
@@ -91,7 +91,9 @@ function bindSpace(tx: Tx, process: Process, event: FaultEvent, families: Famili
 /** Mirrors act where the kernel calls them: at the start. */
 export function followInvalidation(tx: Tx, event: InvalidateEvent): void {
   const space = tx.world.mms.get(event.mm);
-  if (space === undefined || event.kind === 'invalidateEnd') return;
+  if (space === undefined) return;
+  noteInvalidation(tx, space, event);
+  if (event.kind === 'invalidateEnd') return;
   if (event.type === NOTIFY_MIGRATE && event.owner !== 0) {
     const device = tx.world.facts.get(ownerKey(event.owner))?.value;
     if (typeof device !== 'number') defer(tx, event, space);
@@ -99,6 +101,30 @@ export function followInvalidation(tx: Tx, event: InvalidateEvent): void {
     return;
   }
   actOnSpace(tx, space, event.type, event.start, event.last, -1);
+}
+
+/** How many invalidations may be open at once; more are no kernel's, and are not followed. */
+const OPEN_MAX = 256;
+
+function noteInvalidation(tx: Tx, space: number, event: InvalidateEvent): void {
+  const table = tx.world.pageTables.get(space);
+  if (table === undefined) return;
+  const { start, last, type, seq, tid } = event;
+  let invalidating: readonly OpenInvalidation[];
+  if (event.kind === 'invalidateStart') {
+    invalidating = [...table.invalidating.slice(1 - OPEN_MAX), Object.freeze({ start, last, type, seq, tid })];
+  } else {
+    const begun = beginningOf(table.invalidating, event);
+    if (begun === undefined) return;
+    invalidating = table.invalidating.filter((open) => open !== begun);
+  }
+  tx.world.pageTables.set(space, Object.freeze({ ...table, invalidating: Object.freeze(invalidating) }));
+}
+
+/** The invalidation that an end belongs to: the last of its thread with the same range and type. */
+export function beginningOf(open: readonly OpenInvalidation[], end: InvalidateEvent): OpenInvalidation | undefined {
+  const { start, last, type, tid } = end;
+  return open.findLast((o) => o.tid === tid && o.start === start && o.last === last && o.type === type);
 }
 
 /** How many invalidations of one call wait at most; more are taken for a foreign device's. */

@@ -1,6 +1,6 @@
-import { rangeAt, type RangeMap } from '../../core/interval.js';
-import { modPow2, U64_MAX, type U64 } from '../../core/u64.js';
-import { clearRuns, pageTableOf, type PageTable, type PteRun } from '../memory/pagetable.js';
+import { type RangeMap, rangeAt } from '../../core/interval.js';
+import { modPow2, type U64, U64_MAX } from '../../core/u64.js';
+import { clearRuns, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
 import type { AddressSpace, Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { dropEntries } from './mirror-table.js';

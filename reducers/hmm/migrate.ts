@@ -4,14 +4,14 @@ import {
   HUGE_BYTES,
   hugePart,
   PAGE_BYTES,
-  pieces,
-  setRun,
   type Piece,
   type Pte,
   type PteRun,
+  pieces,
+  setRun,
 } from '../memory/pagetable.js';
 import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
-import { NOTIFY_CLEAR, NOTIFY_MIGRATE, type Machine, type WorkMirror } from './machine.js';
+import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE, type WorkMirror } from './machine.js';
 import { dropEntries, putEntries } from './mirror-table.js';
 import { isPrivateDevice } from './state.js';
 import { hugeAllowed, isPrivateAnonymous } from './touch.js';

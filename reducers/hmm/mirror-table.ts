@@ -1,5 +1,5 @@
-import { carve, firstGap, overlapping } from '../../core/interval.js';
 import type { RangeMap } from '../../core/interval.js';
+import { carve, firstGap, overlapping } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
 import type { MirrorEntry, MirrorPte } from './state.js';
 

@@ -1,7 +1,7 @@
-import { firstOverlap, rangeAt, type RangeMap } from '../../core/interval.js';
+import { firstOverlap, type RangeMap, rangeAt } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { HUGE_BYTES, hugePart, pieces, type PteRun } from '../memory/pagetable.js';
+import { HUGE_BYTES, hugePart, type PteRun, pieces } from '../memory/pagetable.js';
 import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 
 /**

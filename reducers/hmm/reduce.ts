@@ -3,7 +3,7 @@ import type { Interval } from '../../core/interval.js';
 import type { Families } from '../family.js';
 import { knownProcessOf } from '../files/processes.js';
 import { lastOfPages } from '../memory/flags.js';
-import { noteChange, raiseKnowledge } from '../memory/pagetable.js';
+import { noteChange, raiseKnowledge, settleChanges } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
 import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
@@ -26,6 +26,7 @@ export function pagesBefore(tx: Tx, event: Event): number {
   const process = knownProcessOf(tx.world, event);
   const space = process?.space ?? 0;
   if (!tx.world.pageTables.has(space)) return 0;
+  if (event.kind !== 'invalidateStart' && event.kind !== 'invalidateEnd') settleChanges(tx, space, event.tid);
   switch (event.kind) {
     case 'mmap':
     case 'munmap':
@@ -39,7 +40,8 @@ export function pagesBefore(tx: Tx, event: Event): number {
       callChangesPages(machine, event);
       machine.store(tx);
       const changed = rangeOf(event);
-      if (changed !== undefined) noteChange(tx, space, { ...changed, seq: event.seq, tid: event.tid });
+      if (changed !== undefined)
+        noteChange(tx, space, { ...changed, seq: event.seq, tid: event.tid, open: !machine.derives });
       return space;
     }
     default:
@@ -49,8 +51,16 @@ export function pagesBefore(tx: Tx, event: Event): number {
 
 /** What a call that changes mappings is about; enough of it to tell whether it overlaps another call. */
 function rangeOf(event: Event): Interval | undefined {
-  if (event.kind !== 'munmap' && event.kind !== 'mprotect' && event.kind !== 'mmap' && event.kind !== 'mremap')
-    return undefined;
+  switch (event.kind) {
+    case 'munmap':
+    case 'mprotect':
+    case 'mmap':
+    case 'mremap':
+    case 'madvise':
+      break;
+    default:
+      return undefined;
+  }
   const start = event.kind === 'mmap' && event.ret !== null && event.ret !== -1 ? event.ret : event.addr;
   const last = lastOfPages(start, event.kind === 'mremap' ? event.oldLengthBytes : event.lengthBytes);
   return last === undefined ? undefined : { start, last };

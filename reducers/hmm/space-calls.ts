@@ -16,9 +16,9 @@ import {
   PROT_READ,
   PROT_WRITE,
 } from '../memory/flags.js';
-import { HUGE_BYTES, pieces, setRun, type Pte } from '../memory/pagetable.js';
+import { HUGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_PFNMAP, type Vma } from '../memory/state.js';
-import { NOTIFY_CLEAR, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP, type Machine } from './machine.js';
+import { type Machine, NOTIFY_CLEAR, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP } from './machine.js';
 import { isPrivateAnonymous, touch } from './touch.js';
 
 /**
@@ -40,8 +40,7 @@ const MAP_POPULATE = 0x8000;
 export function callChangesPages(machine: Machine, event: Event): void {
   switch (event.kind) {
     case 'mmap':
-      if (event.ret !== null && event.ret !== -1)
-        unmap(machine, event.ret, lastOfMapping(event.ret, event.lengthBytes, event.flags));
+      replace(machine, event);
       return;
     case 'munmap':
       if (event.ret !== -1) unmap(machine, event.addr, lastOfPages(event.addr, event.lengthBytes));
@@ -78,6 +77,14 @@ function filePte(write: boolean, since: number): Pte {
   return { kind: 'file', write, cow: false, huge: false, device: -1, mirror: 0, since };
 }
 
+/** A new mapping has no entries; faults of MAP_POPULATE that a recording shows before it are made again. */
+function replace(machine: Machine, event: MmapEvent): void {
+  if (event.ret === null || event.ret === -1) return;
+  const last = lastOfMapping(event.ret, event.lengthBytes, event.flags);
+  unmap(machine, event.ret, last);
+  if (last !== undefined) machine.clear(event.ret, last);
+}
+
 function unmap(machine: Machine, start: U64, last: U64 | undefined): void {
   if (last === undefined || firstOverlap(machine.space.vmas, start, last) === undefined) return;
   machine.invalidate(NOTIFY_UNMAP, start, last);
@@ -109,8 +116,7 @@ function protect(machine: Machine, event: MprotectEvent): void {
     for (const piece of pieces(machine.runs, from, to)) {
       if (piece.pte === undefined) continue;
       const write = writeAfter(piece.pte, vma, prot);
-      if (write !== piece.pte.write)
-        setRun(machine.runs, piece.start, piece.last, { ...piece.pte, write, since: machine.seq });
+      if (write !== piece.pte.write) setRun(machine.runs, piece.start, piece.last, { ...piece.pte, write });
     }
   }
 }
@@ -161,7 +167,8 @@ function advise(machine: Machine, event: MadviseEvent): void {
   const last = lastOfPages(event.addr, event.lengthBytes);
   if (last === undefined || event.ret === null) return;
   if (event.advice === MADV_POPULATE_READ || event.advice === MADV_POPULATE_WRITE) {
-    populate(machine, event.addr, last, event.advice === MADV_POPULATE_WRITE);
+    // Where faults are recorded, they follow: the call is shown as it begins.
+    if (machine.derives) populate(machine, event.addr, last, event.advice === MADV_POPULATE_WRITE);
     return;
   }
   if (event.ret === -1 && event.errno !== 'ENOMEM') return;

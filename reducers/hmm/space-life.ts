@@ -1,6 +1,6 @@
 import { U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
-import { pageTableOf, pieces, setRun, type PageTable, type Pte } from '../memory/pagetable.js';
+import { type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_DONTFORK, VMA_WIPEONFORK, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { actOn, Machine, NOTIFY_PROTECTION_PAGE, NOTIFY_RELEASE } from './machine.js';
@@ -33,8 +33,7 @@ function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
   for (const piece of held) if (piece.pte?.kind === 'exclusive') restoreExclusive(machine, vma, piece, piece.pte);
   for (const { start, last, pte } of pieces(machine.runs, vma.start, vma.last)) {
     if (pte === undefined) continue;
-    const shared: Pte =
-      pte.kind === 'zero' || pte.kind === 'file' ? pte : { ...pte, write: false, cow: true, since: machine.seq };
+    const shared: Pte = pte.kind === 'zero' || pte.kind === 'file' ? pte : { ...pte, write: false, cow: true };
     setRun(machine.runs, start, last, shared);
     setRun(child.runs, start, last, shared);
   }

@@ -1,9 +1,9 @@
 import { firstOverlap } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { HUGE_BYTES, hugePart, pieces, setRun, type Piece, type Pte, type PteRun } from '../memory/pagetable.js';
+import { HUGE_BYTES, hugePart, type Piece, type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_HUGETLB, VMA_NOHUGEPAGE, type Vma } from '../memory/state.js';
-import { NOTIFY_CLEAR, NOTIFY_MIGRATE, type Machine } from './machine.js';
+import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE } from './machine.js';
 import { dropEntries } from './mirror-table.js';
 
 /**
@@ -125,16 +125,18 @@ function replaceZero(machine: Machine, piece: Piece, pte: PteRun): void {
 /** An exclusive page is written to in place, without a word to mirrors; a shared one is copied. */
 function makeWritable(machine: Machine, piece: Piece, pte: PteRun): void {
   if (!pte.cow) {
-    setRun(machine.runs, piece.start, piece.last, { ...pte, write: true, since: machine.seq });
+    setRun(machine.runs, piece.start, piece.last, { ...pte, write: true });
     return;
   }
   machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
-  setRun(machine.runs, piece.start, piece.last, { ...ANON, huge: false, since: machine.seq });
+  // Whether it was copied, or the last to share it kept it, only an invalidation of the recording would tell.
+  const since = machine.derives ? machine.seq : pte.since;
+  setRun(machine.runs, piece.start, piece.last, { ...ANON, huge: false, since });
 }
 
 function writeFilePage(machine: Machine, vma: Vma, piece: Piece, pte: PteRun): void {
   if (vma.flags & MAP_SHARED) {
-    setRun(machine.runs, piece.start, piece.last, { ...pte, write: true, since: machine.seq });
+    setRun(machine.runs, piece.start, piece.last, { ...pte, write: true });
     return;
   }
   machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
@@ -146,7 +148,7 @@ export function restoreExclusive(machine: Machine, vma: Vma, piece: Piece, pte: 
   machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
   const kind = pte.device >= 0 ? 'coherent' : 'anon';
   const write = (vma.prot & PROT_WRITE) !== 0;
-  setRun(machine.runs, piece.start, piece.last, { ...pte, kind, write, cow: false, since: machine.seq });
+  setRun(machine.runs, piece.start, piece.last, { ...pte, kind, write, cow: false });
 }
 
 /**

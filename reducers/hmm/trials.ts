@@ -1,10 +1,10 @@
 import type { Bytes } from '../../core/bytes.js';
+import { overlapping } from '../../core/interval.js';
 import { alignDown, max, min, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { clearRuns, HUGE_BYTES, PAGE_BYTES, pieces, setRun, type Pte } from '../memory/pagetable.js';
-import { overlapping } from '../../core/interval.js';
+import { clearRuns, HUGE_BYTES, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import type { Vma } from '../memory/state.js';
-import { runCommand, snapshotByte, type CommandName, type Outcome, type Range } from './commands.js';
+import { type CommandName, type Outcome, type Range, runCommand, snapshotByte } from './commands.js';
 import type { CoherentPages, Machine, WorkMirror } from './machine.js';
 import { isPrivateDevice } from './state.js';
 import { touch } from './touch.js';

@@ -1,7 +1,16 @@
 import type { Invariant } from '../../core/invariant.js';
 import type { World } from '../world.js';
+import { invalidationBalance } from './invalidation-balance.js';
 import { leakedMappings } from './leaked-mappings.js';
 import { memoryPinned } from './memory-pinned.js';
+import { mirrorBare } from './mirror-bare.js';
+import { mirrorStale } from './mirror-stale.js';
 
 /** Every invariant that is checked unless the user says otherwise, in the order of their names. */
-export const invariants: readonly Invariant<World>[] = [leakedMappings, memoryPinned];
+export const invariants: readonly Invariant<World>[] = [
+  invalidationBalance,
+  leakedMappings,
+  memoryPinned,
+  mirrorBare,
+  mirrorStale,
+];

@@ -1,6 +1,6 @@
 import type { Event } from '../../core/event.js';
-import type { Finding, Invariant } from '../../core/invariant.js';
 import type { Interval, RangeMap } from '../../core/interval.js';
+import type { Finding, Invariant } from '../../core/invariant.js';
 import { hex } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
 import type { OpenFile } from '../files/state.js';

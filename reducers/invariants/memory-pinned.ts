@@ -2,7 +2,7 @@ import type { Event } from '../../core/event.js';
 import type { Finding, Invariant } from '../../core/invariant.js';
 import { hex, max, min } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
-import { lostRanges, type LostRange } from '../memory/lost.js';
+import { type LostRange, lostRanges } from '../memory/lost.js';
 import { pinsOver } from '../memory/pins.js';
 import type { AddressSpace, Pin } from '../memory/state.js';
 import type { World } from '../world.js';

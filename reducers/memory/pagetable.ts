@@ -1,6 +1,6 @@
-import { carve, overlapping, type Interval, type RangeMap } from '../../core/interval.js';
-import { add, alignDown, alignUp, max, min, sub, type U64 } from '../../core/u64.js';
+import { carve, type Interval, overlapping, type RangeMap } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
+import { add, alignDown, alignUp, max, min, sub, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 
 /**
@@ -35,7 +35,7 @@ export interface Pte {
   readonly device: number;
   /** Id of the mirror that moved it there (it handles the CPU's faults), or 0. */
   readonly mirror: number;
-  /** `seq` of the event that made it so. */
+  /** `seq` of the event that put these pages here; a change of rights alone leaves it. */
   readonly since: number;
 }
 
@@ -53,6 +53,15 @@ export type Knowledge = 'events' | 'calls' | 'nothing';
 export interface Change extends Interval {
   readonly seq: number;
   readonly tid: number;
+  /** The recording shows it where it begins: its invalidations come before the next event of its thread. */
+  readonly open: boolean;
+}
+
+/** An invalidation that has begun and not ended. */
+export interface OpenInvalidation extends Interval {
+  readonly seq: number;
+  readonly tid: number;
+  readonly type: number;
 }
 
 export interface PageTable {
@@ -66,6 +75,8 @@ export interface PageTable {
   readonly mm: U64 | null;
   /** The last calls that changed what is mapped, oldest first: a device call that they overlap saw some of them. */
   readonly changes: readonly Change[];
+  /** Invalidations of kernel events that are under way, oldest first; the kernel nests them by thread. */
+  readonly invalidating: readonly OpenInvalidation[];
 }
 
 export const PAGE_BYTES = 4096;
@@ -82,6 +93,7 @@ export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTa
     devices: 0,
     mm: null,
     changes: Object.freeze([]),
+    invalidating: Object.freeze([]),
   });
   tx.world.pageTables.set(space, made);
   return made;
@@ -95,6 +107,14 @@ export function noteChange(tx: Tx, space: number, change: Change): void {
   if (table === undefined) return;
   const changes = Object.freeze([...table.changes.slice(1 - CHANGES_KEPT), Object.freeze(change)]);
   tx.world.pageTables.set(space, Object.freeze({ ...table, changes }));
+}
+
+/** The thread goes on: what it changed has been told to everybody, or never will be. */
+export function settleChanges(tx: Tx, space: number, tid: number): void {
+  const table = tx.world.pageTables.get(space);
+  if (table === undefined || !table.changes.some((change) => change.open && change.tid === tid)) return;
+  const settled = table.changes.map((c) => (c.open && c.tid === tid ? Object.freeze({ ...c, open: false }) : c));
+  tx.world.pageTables.set(space, Object.freeze({ ...table, changes: Object.freeze(settled) }));
 }
 
 /** Whether another thread may have changed what is mapped in the range since `seq`. */
