@@ -6,6 +6,7 @@ import { Reducer } from '../reducers/dispatch.js';
 import { families } from '../reducers/families.js';
 import { Tx } from '../reducers/tx.js';
 import { emptyWorld, type World } from '../reducers/world.js';
+import { Failures } from './failures.js';
 import { Tally } from './tally.js';
 
 /**
@@ -39,6 +40,7 @@ export const KEPT_MAX = 10_000;
 
 export class Engine {
   readonly tally: Tally = new Tally();
+  readonly failures: Failures = new Failures();
   readonly divergences: Divergence[] = [];
   readonly findings: Finding[] = [];
   divergenceCount = 0;
@@ -101,6 +103,7 @@ export class Engine {
     this.tally.add(call.name, verdict);
     if (verdict === 'diverge') this.#diverged(event, call);
     else if (verdict === 'unknown') this.tally.addUnknownReason(unknownReason(call));
+    else if (verdict === 'match' && call.event.ret === -1) this.failures.add(call);
     this.#onCall?.(verdict, call);
   }
 

@@ -16,6 +16,8 @@ export interface Judged {
   readonly kind: FileKind;
   /** The rule that decided; '' where nothing could be predicted. */
   readonly rule: string;
+  /** The state that the rule read, in words; may be ''. */
+  readonly state: string;
   /** Why it is `unknown`, else ''. */
   readonly unknownReason: string;
   /** Both sides; for a divergence only. */
@@ -53,6 +55,7 @@ function judgedOf(verdict: Verdict, call: Call): Judged {
     name: call.name,
     kind: call.file.kind,
     rule: call.rule,
+    state: call.stateRead,
     unknownReason: verdict === 'unknown' ? unknownReason(call) : '',
     explanation: verdict === 'diverge' ? explain(call) : undefined,
   };

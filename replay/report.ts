@@ -5,6 +5,7 @@ import type { Finding, Invariant } from '../core/invariant.js';
 import type { World } from '../reducers/world.js';
 import type { Recording } from '../traces/recording.js';
 import { type Divergence, Engine } from './engine.js';
+import type { Failure } from './failures.js';
 import { fold, type Update } from './fold.js';
 import { startWorld } from './start.js';
 import { tolerant } from './tolerant.js';
@@ -22,6 +23,8 @@ export interface Report {
   readonly byCall: Readonly<Record<string, Readonly<Counts>>>;
   /** Reasons of `unknown` with their counts, most frequent first. */
   readonly unknownReasons: readonly (readonly [string, number])[];
+  /** What failed as predicted, by command and rule; most frequent first. */
+  readonly failures: readonly Failure[];
   /** The first ones; {@link divergenceCount} and {@link findingCount} count all. */
   readonly divergences: readonly Divergence[];
   readonly divergenceCount: number;
@@ -64,6 +67,7 @@ export async function replay(recording: Recording, options: ReplayOptions = {}):
     calls: { ...engine.tally.all },
     byCall: engine.tally.byCall,
     unknownReasons: engine.tally.unknownReasons,
+    failures: engine.failures.list,
     divergences: engine.divergences,
     divergenceCount: engine.divergenceCount,
     findings: engine.findings,

@@ -87,6 +87,7 @@ const judged = (name: string): Judged => ({
   name,
   kind: 'vfio-container',
   rule: 'r',
+  state: '',
   unknownReason: '',
   explanation: undefined,
 });

@@ -26,6 +26,7 @@ const CLEAN: Report = {
   calls: { total: 2, match: 1, diverge: 0, learned: 1, unknown: 0 },
   byCall: { VFIO_GET_API_VERSION: { total: 2, match: 1, diverge: 0, learned: 1, unknown: 0 } },
   unknownReasons: [],
+  failures: [],
   divergences: [],
   divergenceCount: 0,
   findings: [],

@@ -8,6 +8,7 @@ import type { Report } from '../report.js';
 import { ruleText } from '../../reducers/rules.js';
 import type { Counts } from '../tally.js';
 import { eventText, placeOf, shortPlaceOf } from './event.js';
+import { failuresText } from './failures.js';
 import { counted, grouped, printable, type Style, wrapped } from './style.js';
 
 /** The page that `check` prints for people: what was replayed, then each divergence and finding, then the sum. */
@@ -24,6 +25,7 @@ export function reportText(report: Report, view: ReportView, style: Style): stri
   const blocks = [
     headText(report, style),
     tableText(report, style),
+    failuresText(report, style),
     unknownText(report, style),
     diagnosticsText(report, style),
     ...report.divergences.slice(0, view.shown).map((d) => divergenceText(report, d, view, style)),
@@ -160,7 +162,7 @@ function judgedOnce(divergence: Divergence): JudgedEvent {
   const kind = commandByName(call)?.kind ?? 'unknown';
   return {
     event,
-    judged: { verdict: 'diverge', name: call, kind, rule, unknownReason: '', explanation: divergence },
+    judged: { verdict: 'diverge', name: call, kind, rule, state: '', unknownReason: '', explanation: divergence },
   };
 }
 
@@ -247,6 +249,7 @@ function verdictText(report: Report, style: Style): string {
 /** What a verdict is called beside an event, with the rule or the reason behind it. */
 export function judgedText(judged: Judged | undefined, style: Style): string {
   if (judged === undefined) return '';
-  const why = judged.verdict === 'unknown' ? printable(judged.unknownReason) : judged.rule;
+  const state = judged.state === '' ? '' : `: ${judged.state}`;
+  const why = printable(judged.verdict === 'unknown' ? judged.unknownReason : judged.rule + state);
   return `${painted(judged.verdict, judged.verdict, style)}${why === '' ? '' : ` ${style.paint.dim(why)}`}`;
 }
