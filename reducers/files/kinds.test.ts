@@ -29,7 +29,7 @@ const rows: readonly [string, string | undefined][] = [
   ['anon_inode:mlx5vf_mig', 'vfio-migration'],
   ['anon_inode:hisi_acc_vf_mig', 'vfio-migration'],
   ['anon_inode:pds_vfio_lm', 'vfio-migration'],
-  ['anon_inode:[iommufd_test_staccess]', 'other'],
+  ['anon_inode:[iommufd_test_staccess]', 'iommufd-access'],
   ['anon_inode:[io_uring]', 'other'],
   ['/memfd:buffer', 'memfd'],
   ['/memfd:pc.ram (deleted)', 'memfd'],

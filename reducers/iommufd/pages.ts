@@ -69,7 +69,7 @@ function probe(
   return answer.kind === 'fault' ? FAULT : notKnown(answer.why);
 }
 
-/** A memory file has any page below its size (`memfd_pin_folios`); pages are whole, so the last one must be all inside. */
+/** A memory file holds every page below its size (`memfd_pin_folios`); pages are whole, so the last one must be all inside. */
 function probeFile(tx: Tx, pages: IoPages, lastByte: U64): Refusal | undefined {
   const file = tx.world.files.get(pages.file);
   if (file === undefined) return undefined;
