@@ -51,8 +51,9 @@ export function worldOf(release: string): World {
 
 /** The profile that this replay runs under. */
 export function profileOf(tx: Tx): Profile {
-  const release = tx.world.facts.get(FACT)?.value;
-  const profile = profileFor(typeof release === 'string' ? release : DEFAULT_KERNEL);
-  if (profile === undefined) throw new Error(`no profile for ${String(release)}`);
+  const fact = tx.world.facts.get(FACT)?.value;
+  const release = typeof fact === 'string' ? fact : DEFAULT_KERNEL;
+  const profile = profileFor(release);
+  if (profile === undefined) throw new Error(`no profile for ${release}`);
   return profile;
 }
