@@ -1,6 +1,5 @@
 import { add, lastOf } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { probePin } from '../memory/pin.js';
 import {
   accessIds,
   addItem,
@@ -16,6 +15,7 @@ import { handOutFd } from '../iommufd/eventq.js';
 import { PAGE } from '../iommufd/iopt.js';
 import type { Rule } from '../iommufd/rules.js';
 import type { AccessObject } from '../iommufd/state.js';
+import { probePin } from '../memory/pin.js';
 import { sameMemory } from './mock-check.js';
 
 /**

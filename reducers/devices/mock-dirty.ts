@@ -1,5 +1,5 @@
-import { add, div, mod, mul, sub, type U64 } from '../../core/u64.js';
 import { rangeAt } from '../../core/interval.js';
+import { add, div, mod, mul, sub, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { ioasOfObject, lookup, patchObject } from '../iommufd/context.js';
 import { addRange } from '../iommufd/dirty-state.js';

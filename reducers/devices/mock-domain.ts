@@ -1,7 +1,7 @@
-import type { Tx } from '../tx.js';
 import { patchObject, typedObject } from '../iommufd/context.js';
 import { type Refusal, type Rule, refusal } from '../iommufd/rules.js';
 import type { BoundDevice, DomainTraits, MockDevice, NestedHwpt, PagingHwpt } from '../iommufd/state.js';
+import type { Tx } from '../tx.js';
 
 /**
  * The kernel's mock IOMMU, the domain side (`mock_ops` in drivers/iommu/iommufd/selftest.c).

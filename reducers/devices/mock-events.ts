@@ -44,7 +44,12 @@ export function triggerFault(call: Call): void {
   const queue = typedObject(call.tx, call.file.object, attach.fault, 'fault');
   if (queue === undefined) return;
   const group = Object.freeze({ device: device.id, attach: attach.key, cookie: 0, message: new Bytes(message) });
-  patchObject(call.tx, call.file.object, queue, { deliver: Object.freeze([...queue.deliver, group]) });
+  patchObject(call.tx, call.file.object, queue, {
+    deliver: queue.deliver
+      .edit()
+      .set((queue.deliver.lastKey() ?? 0) + 1, group)
+      .freeze(),
+  });
 }
 
 /** The attach whose HWPT takes page requests of a PASID (`find_fault_handler`). */

@@ -1,5 +1,5 @@
-import type { Call } from '../call.js';
 import { lastOf } from '../../core/u64.js';
+import type { Call } from '../call.js';
 import { lookupIoas } from '../iommufd/context.js';
 import { reserveIova, unreserve } from '../iommufd/iopt.js';
 import type { Rule } from '../iommufd/rules.js';

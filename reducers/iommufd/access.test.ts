@@ -8,7 +8,7 @@ import { ev } from '../testing.js';
 import { Tx } from '../tx.js';
 import { ACCESS_RULES } from './access.js';
 import { attachDevice, bindDevice } from './attach.js';
-import { type Answer, Bench, allSeen, decidedBy, struct, type Field } from './testing.js';
+import { type Answer, allSeen, Bench, decidedBy, type Field, struct } from './testing.js';
 
 const test = suite('iommufd access');
 const seen = new Set<string>();

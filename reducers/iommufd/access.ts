@@ -1,6 +1,6 @@
+import type { Event } from '../../core/event.js';
 import { rangeAt } from '../../core/interval.js';
 import { add, lastOf, min, modPow2, type U64 } from '../../core/u64.js';
-import type { Event } from '../../core/event.js';
 import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
 import {
@@ -20,9 +20,9 @@ import {
 import { recalculateAlignment } from './domain.js';
 import { PAGE, replaceArea } from './iopt.js';
 import { byteAt, pinSlice, touchSlice } from './pages.js';
-import { type Refusal, type Rule, notKnown, refusal } from './rules.js';
-import { releaseContextIfDone } from './teardown.js';
+import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { AccessItem, AccessObject, Area, Ioas } from './state.js';
+import { releaseContextIfDone } from './teardown.js';
 
 /**
  * In-kernel users of an IOAS (`struct iommufd_access`, drivers/iommu/iommufd/device.c): mediated devices, HW queues

@@ -1,5 +1,5 @@
-import type { Tx } from '../tx.js';
 import { mockAttach, mockAttachPasid, mockDetach, mockDetachPasid } from '../devices/mock-domain.js';
+import type { Tx } from '../tx.js';
 import { addUsers, contextOf, deviceOf, objectOf, typedObject } from './context.js';
 import { reserveForDevice, unreserveForDevice } from './domain.js';
 import { answerFaultsOf } from './eventq-state.js';

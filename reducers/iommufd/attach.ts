@@ -1,5 +1,5 @@
-import type { Tx } from '../tx.js';
 import { mockTraits } from '../devices/mock-domain.js';
+import type { Tx } from '../tx.js';
 import { attachHwpt, attachmentOf, detachHwpt, replaceHwpt } from './attach-hwpt.js';
 import {
   addIoas,
@@ -18,7 +18,7 @@ import {
 } from './context.js';
 import { realTraits } from './domain.js';
 import { destroyPagingHwpt, makePagingHwpt } from './hwpt-object.js';
-import { type Refusal, type Rule, notKnown, refusal } from './rules.js';
+import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { BoundDevice, DomainTraits, MockDevice } from './state.js';
 import { releaseContextIfDone } from './teardown.js';
 import { destroyVdevice } from './viommu-object.js';

@@ -2,7 +2,7 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../core/testing.js';
 import { U64_MAX } from '../../core/u64.js';
 import { COMPAT_RULES } from './compat.js';
-import { type Answer, Bench, allSeen, decidedBy, struct, type Field } from './testing.js';
+import { type Answer, allSeen, Bench, decidedBy, type Field, struct } from './testing.js';
 
 const test = suite('iommufd compat');
 const seen = new Set<string>();

@@ -11,11 +11,11 @@ import {
   patchObject,
   typedObject,
 } from './context.js';
+import { destroyHwQueue } from './hw-queue-object.js';
 import { destroyNestedHwpt, destroyPagingHwpt } from './hwpt-object.js';
 import { dropIoas } from './ioas-object.js';
 import type { Rule } from './rules.js';
 import type { IommuObject } from './state.js';
-import { destroyHwQueue } from './hw-queue-object.js';
 import { destroyVdevice } from './viommu-object.js';
 
 /**
@@ -36,8 +36,23 @@ export function destroy(call: Call): void {
     missing(call, contextId, 'destroy.object');
     return;
   }
-  if (object.users > 0 && call.fail('EBUSY', 'destroy.busy')) return;
+  if ((object.users > 0 || isMapped(call, object)) && call.fail('EBUSY', 'destroy.busy')) return;
   if (call.succeed('destroy.ok')) destroyObject(call.tx, contextId, object);
+}
+
+/** Whether a process maps the pages that a vIOMMU offers; each such mapping uses it. */
+function isMapped(call: Call, object: IommuObject): boolean {
+  if (object.type !== 'viommu' || object.mmapOffset === 0) return false;
+  const { tx, file } = call;
+  if ((tx.world.files.get(file.id)?.vmaRefs ?? 0) === 0) return false;
+  const length = contextOf(tx, file.object).mmaps.get(object.mmapOffset)?.lengthBytes ?? 0;
+  for (const space of tx.world.spaces.values()) {
+    if (!space.fileVmas.has(file.id)) continue;
+    for (const vma of space.vmas.values())
+      if (vma.file === file.id && vma.offset >= object.mmapOffset && vma.offset < object.mmapOffset + length)
+        return true;
+  }
+  return false;
 }
 
 /** Takes an object apart that has no users. */

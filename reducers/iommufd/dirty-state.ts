@@ -1,5 +1,5 @@
-import { type Interval, carve } from '../../core/interval.js';
 import type { RangeMap } from '../../core/interval.js';
+import { carve, type Interval } from '../../core/interval.js';
 import { add, max, min, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 import { patchObject, typedObject } from './context.js';

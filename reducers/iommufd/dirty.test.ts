@@ -5,7 +5,7 @@ import { Tx } from '../tx.js';
 import { attachDevice, bindDevice } from './attach.js';
 import { DIRTY_RULES } from './dirty.js';
 import { DOMAIN_RULES, smallestPage } from './domain.js';
-import { type Answer, Bench, allSeen, decidedBy, note, struct, type Field } from './testing.js';
+import { type Answer, allSeen, Bench, decidedBy, type Field, note, struct } from './testing.js';
 
 const test = suite('iommufd dirty');
 const seen = new Set<string>();

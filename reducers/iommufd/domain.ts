@@ -3,7 +3,7 @@ import type { Interval } from '../../core/interval.js';
 import { add, fromBig, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 import { ioasByKey, patchIoas, patchObject, typedObject } from './context.js';
-import { PAGE, checkAlignment, hardwareUnknown, replaceArea, reserveIova, unreserve } from './iopt.js';
+import { checkAlignment, hardwareUnknown, PAGE, replaceArea, reserveIova, unreserve } from './iopt.js';
 import { byteAt, forgetPins, pinSlice, rememberPins } from './pages.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { DomainTraits, Ioas } from './state.js';

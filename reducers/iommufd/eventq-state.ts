@@ -1,5 +1,6 @@
 import type { Tx } from '../tx.js';
 import { patchObject, typedObject } from './context.js';
+import type { FaultQueue } from './state.js';
 
 /**
  * Takes all page requests that came through one attach out of a fault queue: a detached domain cannot have its
@@ -8,8 +9,16 @@ import { patchObject, typedObject } from './context.js';
 export function answerFaultsOf(tx: Tx, contextId: number, faultId: number, attach: string): void {
   const queue = typedObject(tx, contextId, faultId, 'fault');
   if (queue === undefined) return;
-  patchObject(tx, contextId, queue, {
-    deliver: Object.freeze(queue.deliver.filter((group) => group.attach !== attach)),
-    pending: Object.freeze(queue.pending.filter((group) => group.attach !== attach)),
-  });
+  const gone = [...queue.pending].filter(([, group]) => group.attach === attach).map(([cookie]) => cookie);
+  const deliver = queue.deliver.edit();
+  for (const [arrival, group] of queue.deliver) if (group.attach === attach) deliver.delete(arrival);
+  patchObject(tx, contextId, queue, { deliver: deliver.freeze(), ...withoutCookies(queue, gone) });
+}
+
+/** What changes in a queue when cookies are answered. */
+export function withoutCookies(queue: FaultQueue, cookies: readonly number[]): Partial<FaultQueue> {
+  const pending = queue.pending.edit();
+  const freeCookies = queue.freeCookies.edit();
+  for (const cookie of cookies) if (pending.delete(cookie)) freeCookies.set(cookie, true);
+  return { pending: pending.freeze(), freeCookies: freeCookies.freeze() };
 }

@@ -1,5 +1,6 @@
 import { Bytes, putU32 } from '../../core/bytes.js';
 import type { Event } from '../../core/event.js';
+import { OrderedMap } from '../../core/ordered-map.js';
 import type { Call } from '../call.js';
 import { installFd, predictNewFd } from '../files/fds.js';
 import type { FileKind, OpenFile } from '../files/state.js';
@@ -17,8 +18,9 @@ import {
   takeId,
   typedObject,
 } from './context.js';
+import { withoutCookies } from './eventq-state.js';
 import type { Rule } from './rules.js';
-import type { FaultGroup, FaultQueue, VeventQueue, Vevent } from './state.js';
+import type { FaultGroup, FaultQueue, Vevent, VeventQueue } from './state.js';
 import { releaseContextIfDone } from './teardown.js';
 
 /**
@@ -76,14 +78,15 @@ export function faultQueueAlloc(call: Call): void {
   const contextId = call.file.object;
   const id = handOut(call, nextObjectId(call.tx, contextId), 8, 'out_fault_id');
   takeId(call.tx, contextId, id);
-  const none = Object.freeze([]);
   putObject(call.tx, contextId, {
     type: 'fault',
     id,
     users: 1,
     since: call.event.seq,
-    deliver: none,
-    pending: none,
+    deliver: OrderedMap.numeric<number, FaultGroup>().freeze(),
+    pending: OrderedMap.numeric<number, FaultGroup>().freeze(),
+    freeCookies: OrderedMap.numeric<number, true>().freeze(),
+    nextCookie: 1,
   });
   hold(call.tx, contextId, 1);
   handOutFd(call, 12, 'out_fault_fd', 'iommufd-fault', 'anon_inode:[iommufd-pgfault]', `${contextId}/${id}`);
@@ -114,7 +117,7 @@ export function veventqAlloc(call: Call): void {
     depth,
     sequence: 0,
     eventCount: 0,
-    deliver: Object.freeze([]),
+    deliver: OrderedMap.numeric<number, Vevent>().freeze(),
   });
   patchObject(tx, contextId, viommu, {
     users: viommu.users + 1,
@@ -154,27 +157,32 @@ export function faultIo(call: Call): void {
   else writeAnswers(call, contextId, queue, count);
 }
 
-function lowestCookie(pending: readonly FaultGroup[]): number {
-  let cookie = 1;
-  while (pending.some((group) => group.cookie === cookie)) cookie++;
-  return cookie;
-}
-
 function readFaults(call: Call, contextId: number, queue: FaultQueue, count: number): void {
   if (count % FAULT_BYTES !== 0 && call.fail('ESPIPE', 'fault-read.size')) return;
-  const fits = Math.min(Math.floor(count / FAULT_BYTES), queue.deliver.length);
-  if (fits === 0 && queue.deliver.length > 0 && call.fail('EINVAL', 'fault-read.room')) return;
+  const fits = Math.min(Math.floor(count / FAULT_BYTES), queue.deliver.size);
+  if (fits === 0 && queue.deliver.size > 0 && call.fail('EINVAL', 'fault-read.room')) return;
   if (!call.succeed('fault-read.ok', fits * FAULT_BYTES)) return;
-  let pending = queue.pending;
-  for (const group of queue.deliver.slice(0, fits)) {
-    const cookie = lowestCookie(pending);
-    pending = [...pending, Object.freeze({ ...group, cookie })];
+  const deliver = queue.deliver.edit();
+  const pending = queue.pending.edit();
+  const freeCookies = queue.freeCookies.edit();
+  let { nextCookie } = queue;
+  const told: FaultGroup[] = [];
+  for (const [arrival, group] of queue.deliver) {
+    if (told.length === fits) break;
+    const cookie = freeCookies.firstKey() ?? nextCookie++;
+    freeCookies.delete(cookie);
+    deliver.delete(arrival);
+    const given = Object.freeze({ ...group, cookie });
+    pending.set(cookie, given);
+    told.push(given);
   }
   patchObject(call.tx, contextId, queue, {
-    deliver: Object.freeze(queue.deliver.slice(fits)),
-    pending: Object.freeze(pending),
+    deliver: deliver.freeze(),
+    pending: pending.freeze(),
+    freeCookies: freeCookies.freeze(),
+    nextCookie,
   });
-  tellFaults(call, pending.slice(pending.length - fits));
+  tellFaults(call, told);
 }
 
 function tellFaults(call: Call, groups: readonly FaultGroup[]): void {
@@ -189,7 +197,7 @@ function tellFaults(call: Call, groups: readonly FaultGroup[]): void {
 
 function writeAnswers(call: Call, contextId: number, queue: FaultQueue, count: number): void {
   if (count % RESPONSE_BYTES !== 0 && call.fail('ESPIPE', 'fault-write.size')) return;
-  let pending = queue.pending;
+  const answered = new Set<number>();
   let done = 0;
   let rule = '';
   for (; done < count; done += RESPONSE_BYTES) {
@@ -199,30 +207,35 @@ function writeAnswers(call: Call, contextId: number, queue: FaultQueue, count: n
     }
     const cookie = call.struct.u32(done);
     if (call.struct.u32(done + 4) > 1) rule = 'fault-write.code';
-    else if (!pending.some((group) => group.cookie === cookie)) rule = 'fault-write.cookie';
+    else if (answered.has(cookie) || !queue.pending.has(cookie)) rule = 'fault-write.cookie';
     if (rule !== '') break;
-    pending = pending.filter((group) => group.cookie !== cookie);
+    answered.add(cookie);
   }
   if (done === 0 && rule !== '') {
     call.fail('EINVAL', rule);
     return;
   }
-  if (call.succeed('fault-write.ok', done)) patchObject(call.tx, contextId, queue, { pending: Object.freeze(pending) });
+  if (call.succeed('fault-write.ok', done))
+    patchObject(call.tx, contextId, queue, withoutCookies(queue, [...answered]));
 }
 
 // ---- vIOMMU events ------------------------------------------------------------------------------------------
 
 const HEADER_BYTES = 8;
 const FLAG_LOST = 1;
+/** Header and data of the largest event. */
+const EVENT_MAX_BYTES = 64;
 
 /** Adds an event to a queue; a full one gets, or moves to its end, the header of lost events. */
 export function reportVevent(tx: Tx, contextId: number, queue: VeventQueue, data: Bytes): void {
   const lost = queue.eventCount === queue.depth;
   const event: Vevent = Object.freeze({ lost, sequence: queue.sequence, data: lost ? Bytes.EMPTY : data });
-  const last = queue.deliver[queue.deliver.length - 1];
-  const kept = last?.lost ? queue.deliver.slice(0, -1) : queue.deliver;
+  const deliver = queue.deliver.edit();
+  const end = deliver.lastKey() ?? 0;
+  if (deliver.last()?.lost) deliver.delete(end);
+  deliver.set(end + 1, event);
   patchObject(tx, contextId, queue, {
-    deliver: Object.freeze([...kept, event]),
+    deliver: deliver.freeze(),
     sequence: (queue.sequence + 1) & 0x7fff_ffff,
     eventCount: queue.eventCount + (lost ? 0 : 1),
   });
@@ -237,24 +250,24 @@ export function veventIo(call: Call): void {
   }
   const room = Number(call.event.lengthBytes);
   if (room < HEADER_BYTES && call.fail('EINVAL', 'vevent-read.size')) return;
-  const bytes = new Uint8Array(Math.min(room, queue.deliver.length * 64 + HEADER_BYTES));
+  const bytes = new Uint8Array(Math.min(room, queue.deliver.size * EVENT_MAX_BYTES));
+  const deliver = queue.deliver.edit();
   let done = 0;
-  let taken = 0;
   let events = 0;
-  for (const event of queue.deliver) {
+  for (const [arrival, event] of queue.deliver) {
     const size = HEADER_BYTES + event.data.length;
     if (done + size > room || done + size > bytes.length) break;
     putU32(bytes, done, event.lost ? FLAG_LOST : 0);
     putU32(bytes, done + 4, event.sequence);
     event.data.copyTo(bytes, done + HEADER_BYTES);
     done += size;
-    taken++;
+    deliver.delete(arrival);
     if (!event.lost) events++;
   }
-  if (done === 0 && queue.deliver.length > 0 && call.fail('EINVAL', 'vevent-read.room')) return;
+  if (done === 0 && queue.deliver.size > 0 && call.fail('EINVAL', 'vevent-read.room')) return;
   if (!call.succeed('vevent-read.ok', done)) return;
   patchObject(call.tx, contextId, queue, {
-    deliver: Object.freeze(queue.deliver.slice(taken)),
+    deliver: deliver.freeze(),
     eventCount: queue.eventCount - events,
   });
   if (done > 0 && call.event.addr !== null) call.outBytes(call.event.addr, new Bytes(bytes, 0, done), 'buf');

@@ -3,11 +3,11 @@ import { suite } from '../../core/testing.js';
 import { DEVICE_TEST_RULES } from '../devices/mock-device.js';
 import { MOCK_RULES } from '../devices/mock-domain.js';
 import { Tx } from '../tx.js';
+import { attachDevice, bindDevice, bindRefusal, DEVICE_RULES, detachDevice, unbindDevice } from './attach.js';
 import { ATTACH_RULES } from './attach-hwpt.js';
-import { DEVICE_RULES, attachDevice, bindDevice, bindRefusal, detachDevice, unbindDevice } from './attach.js';
 import { HW_INFO_RULES } from './hwinfo.js';
 import { HWPT_RULES } from './hwpt.js';
-import { type Answer, ARG, Bench, allSeen, decidedBy, note, struct, type Field } from './testing.js';
+import { type Answer, ARG, allSeen, Bench, decidedBy, type Field, note, struct } from './testing.js';
 
 const test = suite('iommufd hwpt');
 const seen = new Set<string>();

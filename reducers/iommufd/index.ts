@@ -1,10 +1,11 @@
 import { Bytes } from '../../core/bytes.js';
-import { TEST_RULES, testCommand } from '../devices/mock-test.js';
 import type { Call } from '../call.js';
+import { MOCK_RULES } from '../devices/mock-domain.js';
+import { TEST_RULES, testCommand } from '../devices/mock-test.js';
 import type { Families } from '../family.js';
-import { ACCESS_RULES } from './access.js';
-import { ATTACH_RULES } from './attach-hwpt.js';
+import { ACCESS_RULES, releaseAccess } from './access.js';
 import { DEVICE_RULES } from './attach.js';
+import { ATTACH_RULES } from './attach-hwpt.js';
 import { COMPAT_RULES, compatIoctl } from './compat.js';
 import { markContextUnknown, newContext } from './context.js';
 import { DESTROY_RULES, destroy } from './destroy.js';
@@ -12,20 +13,18 @@ import { DIRTY_RULES, getDirtyBitmap, setDirtyTracking } from './dirty.js';
 import { DOMAIN_RULES } from './domain.js';
 import { EVENTQ_RULES, faultIo, faultQueueAlloc, releaseEventq, veventIo, veventqAlloc } from './eventq.js';
 import { HW_QUEUE_RULES, hwQueueAlloc } from './hw-queue.js';
-import { HW_INFO_RULES, getHwInfo } from './hwinfo.js';
+import { getHwInfo, HW_INFO_RULES } from './hwinfo.js';
 import { HWPT_RULES, hwptAlloc } from './hwpt.js';
-import { INVALIDATE_RULES, hwptInvalidate } from './invalidate.js';
-import { IOAS_RULES, allowIovas, ioasAlloc, iovaRanges, vfioIoas } from './ioas.js';
+import { hwptInvalidate, INVALIDATE_RULES } from './invalidate.js';
+import { allowIovas, IOAS_RULES, ioasAlloc, iovaRanges, vfioIoas } from './ioas.js';
 import { IOPT_RULES } from './iopt.js';
+import { copy, MAP_RULES, map, mapFile, unmap } from './map.js';
 import { MAP_FILE_RULES } from './map-file.js';
-import { MAP_RULES, copy, map, mapFile, unmap } from './map.js';
-import { OPTION_RULES, changeProcess, option } from './option.js';
+import { changeProcess, OPTION_RULES, option } from './option.js';
 import { PAGES_RULES } from './pages.js';
 import type { Rule } from './rules.js';
 import { closeContext } from './teardown.js';
 import { VIOMMU_RULES, vdeviceAlloc, viommuAlloc } from './viommu.js';
-import { releaseAccess } from './access.js';
-import { MOCK_RULES } from '../devices/mock-domain.js';
 
 /**
  * Files of /dev/iommu and the checks that all its commands share (`iommufd_fops_ioctl`), in the kernel's order:

@@ -5,7 +5,7 @@ import { DESTROY_RULES } from './destroy.js';
 import { COMMON_RULES } from './index.js';
 import { IOAS_RULES } from './ioas.js';
 import { OPTION_RULES } from './option.js';
-import { ARG, Bench, allSeen, decidedBy, note, struct, type Field } from './testing.js';
+import { ARG, allSeen, Bench, decidedBy, type Field, note, struct } from './testing.js';
 
 const test = suite('iommufd ioas');
 const seen = new Set<string>();

@@ -1,5 +1,5 @@
-import { type Interval, firstOverlap } from '../../core/interval.js';
 import { Bytes, putU64 } from '../../core/bytes.js';
+import { firstOverlap, type Interval } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, mul, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';

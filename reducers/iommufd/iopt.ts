@@ -1,4 +1,4 @@
-import { type Interval, firstOverlap } from '../../core/interval.js';
+import { firstOverlap, type Interval } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import {
   add,

@@ -1,7 +1,7 @@
 import { lastOf, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import type { OpenFile } from '../files/state.js';
 import { refuseDmaBuf } from '../devices/mock-dmabuf.js';
+import type { OpenFile } from '../files/state.js';
 import { PAGE } from './iopt.js';
 import { pagesIn } from './map.js';
 import type { Rule } from './rules.js';

@@ -4,10 +4,10 @@ import { suite } from '../../core/testing.js';
 import { type U64, U64_MAX } from '../../core/u64.js';
 import { ev } from '../testing.js';
 import { IOPT_RULES } from './iopt.js';
-import { MAP_FILE_RULES } from './map-file.js';
 import { MAP_RULES } from './map.js';
+import { MAP_FILE_RULES } from './map-file.js';
 import { PAGES_RULES } from './pages.js';
-import { type Answer, Bench, allSeen, decidedBy, struct } from './testing.js';
+import { type Answer, allSeen, Bench, decidedBy, struct } from './testing.js';
 
 const test = suite('iommufd map');
 const seen = new Set<string>();

@@ -3,10 +3,10 @@ import { add, addOverflows, lastOf, lengthOf, min, modPow2, sub, type U64, U64_M
 import type { Call } from '../call.js';
 import type { Tx } from '../tx.js';
 import { notifyUnmap } from './access.js';
-import { fileForMap } from './map-file.js';
 import { contextOf, ioasByKey, lookupIoas, patchIoas } from './context.js';
 import { forgetDirty } from './dirty-state.js';
-import { PAGE, checkIova, chooseIova, deleteArea, insertArea, isRefusal } from './iopt.js';
+import { checkIova, chooseIova, deleteArea, insertArea, isRefusal, PAGE } from './iopt.js';
+import { fileForMap } from './map-file.js';
 import { byteAt, forgetPins, pinSlice, rememberPins } from './pages.js';
 import type { Rule } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';

@@ -2,7 +2,7 @@ import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { contextOf, lookupIoas, patchContext, patchIoas } from './context.js';
 import { recalculateAlignment } from './domain.js';
-import { PAGE, checkAlignment } from './iopt.js';
+import { checkAlignment, PAGE } from './iopt.js';
 import type { Rule } from './rules.js';
 import type { Ioas, IoPages } from './state.js';
 

@@ -3,7 +3,7 @@ import { probePin } from '../memory/pin.js';
 import { pinAdd, pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
 import { PAGE } from './iopt.js';
-import { type Refusal, type Rule, notKnown, refusal } from './rules.js';
+import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { Area, IoPages } from './state.js';
 
 /**

@@ -1,7 +1,7 @@
+import type { Bytes } from '../../core/bytes.js';
 import type { Interval, RangeMap } from '../../core/interval.js';
 import type { OrderedMap } from '../../core/ordered-map.js';
 import type { U64 } from '../../core/u64.js';
-import type { Bytes } from '../../core/bytes.js';
 
 /**
  * What one open of /dev/iommu holds (`struct iommufd_ctx` and everything that hangs off it).
@@ -167,9 +167,14 @@ export interface FaultGroup {
 
 export interface FaultQueue extends ObjectHead {
   readonly type: 'fault';
-  readonly deliver: readonly FaultGroup[];
-  /** Delivered and not answered, by cookie. */
-  readonly pending: readonly FaultGroup[];
+  /** Not read yet, by order of arrival. */
+  readonly deliver: OrderedMap<number, FaultGroup>;
+  /** Read and not answered, by cookie. */
+  readonly pending: OrderedMap<number, FaultGroup>;
+  /** Cookies that were answered and are lower than one that was given out: the lowest is next. */
+  readonly freeCookies: OrderedMap<number, true>;
+  /** Every cookie from here on is free. */
+  readonly nextCookie: number;
 }
 
 export interface VeventQueue extends ObjectHead {
@@ -179,7 +184,8 @@ export interface VeventQueue extends ObjectHead {
   readonly depth: number;
   readonly sequence: number;
   readonly eventCount: number;
-  readonly deliver: readonly Vevent[];
+  /** Not read yet, by order of arrival. */
+  readonly deliver: OrderedMap<number, Vevent>;
 }
 
 export interface Vevent {

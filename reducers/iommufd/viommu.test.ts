@@ -8,7 +8,7 @@ import { bindDevice, unbindDevice } from './attach.js';
 import { EVENTQ_RULES } from './eventq.js';
 import { HW_QUEUE_RULES } from './hw-queue.js';
 import { INVALIDATE_RULES } from './invalidate.js';
-import { type Answer, Bench, allSeen, decidedBy, note, struct, type Field } from './testing.js';
+import { type Answer, allSeen, Bench, decidedBy, type Field, note, struct } from './testing.js';
 import { VIOMMU_RULES } from './viommu.js';
 
 const test = suite('iommufd viommu');
@@ -70,10 +70,15 @@ test('VIOMMU_ALLOC', () => {
   for (const [errno, rule, answer] of rows) decidedBy(answer, errno, rule);
   const out = rows[7]?.[2].at(DATA);
   assert.equal([out?.u32(0), out?.u32(4), out?.u64(8), out?.u64(16)], [77, 77, 4096, 8192]);
+  const first = rows[7]?.[2].u32(20) ?? 0;
+  s.b.mmap(0x2000_0000, 8192, { fd: 3, path: '/dev/iommu', offset: 4096, flags: 1 });
+  decidedBy(s.b.destroy(first), 'EBUSY', 'destroy.busy');
+  s.b.event(ev('munmap', { addr: 0x2000_0000, lengthBytes: 8192 }));
   const second = viommuAlloc(s, [24, 24], [32, DATA, 8]);
   assert.is(second.at(DATA)?.u64(8), 12288);
   decidedBy(s.b.destroy(s.parent), 'EBUSY', 'destroy.busy');
   decidedBy(s.b.destroy(second.u32(20)), '', 'destroy.ok');
+  decidedBy(s.b.destroy(first), '', 'destroy.ok');
   keep(s.b);
 });
 
@@ -222,7 +227,7 @@ test('fault queues', () => {
   decidedBy(trigger(device), '', 'trigger-fault.ok');
   const queueNow = () => {
     const object = b.world.iommufds.first()?.objects.get(queue);
-    return object?.type === 'fault' ? [object.deliver.length, object.pending.length] : [];
+    return object?.type === 'fault' ? [object.deliver.size, object.pending.size] : [];
   };
   assert.equal(queueNow(), [1, 0]);
   b.event(ev('io', { call: 'read', fd, lengthBytes: 40, ret: 40 }));
@@ -272,7 +277,7 @@ test('vIOMMU event queues', () => {
   decidedBy(alloc(), 'EEXIST', 'veventq-alloc.taken');
   for (let i = 0; i < 4; i++) decidedBy(trigger(), '', 'trigger-vevent.ok');
   const object = b.world.iommufds.first()?.objects.get(made.u32(20));
-  assert.equal(object?.type === 'veventq' && object.deliver.map((e) => [e.lost, e.sequence]), [
+  assert.equal(object?.type === 'veventq' && [...object.deliver.values()].map((e) => [e.lost, e.sequence]), [
     [false, 0],
     [false, 1],
     [true, 3],
