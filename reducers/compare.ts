@@ -9,7 +9,8 @@ import type { Call, OutWrite, Verdict } from './call.js';
  * unchanged.
  *
  * Order: a call whose prediction needs data that the recording lacks is `unknown`; a recorded ENOMEM and
- * the error of an injected fault are facts of that run (`learned`); then return value and errno; then bytes.
+ * the error of an injected fault are facts of that run (`learned`); then return value and errno; then bytes. Bytes that the
+ * handler marked as unknown make the call `unknown`, unless another part of it diverges.
  */
 
 /** What a reader of a divergence sees: the two sides, field by field, and why. */
@@ -29,14 +30,23 @@ export function judge(call: Call): Verdict {
   if (event.ret === null) return 'unknown';
   if (!answerAgrees(call)) return isLearnableError(call) ? 'learned' : 'diverge';
   if (!structAgrees(call) || !nestedAgree(call)) return 'diverge';
+  if (unknownOut(call) !== undefined) return 'unknown';
   return call.learnedNow || call.retHow === 'learned' ? 'learned' : 'match';
+}
+
+/** Recorded bytes that the kernel wrote and the model could not predict for want of data. */
+function unknownOut(call: Call): OutWrite | undefined {
+  for (const out of call.outs) {
+    if (out.how === 'unknown' && partAt(call.memOut, out.addr, out.bytes.length) !== undefined) return out;
+  }
+  return undefined;
 }
 
 /** Why a call is `unknown`, for the summary; '' otherwise. */
 export function unknownReason(call: Call): string {
   if (!call.predicted) return 'not modelled';
   if (call.unknownReason !== '') return call.unknownReason;
-  return call.event.ret === null ? 'the recording has no result' : '';
+  return call.event.ret === null ? 'the recording has no result' : (unknownOut(call)?.field ?? '');
 }
 
 function answerAgrees(call: Call): boolean {

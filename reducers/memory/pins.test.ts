@@ -72,6 +72,7 @@ test('addresses that no process has are not indexed, nor those of a space that i
   assert.is(pinAdd(tx, id, { start: 2n ** 56n - 4096n, last: 2n ** 56n, ...at }), 0);
   assert.is(pinAdd(tx, id, { start: 8192, last: 4096, ...at }), 0);
   assert.is(pinAdd(tx, id + 1, { start: 0, last: 4095, ...at }), 0);
+  assert.ok(pinAdd(tx, id, { start: 0, last: 4095, ...at }) > 0, 'page 0 is a page like any other');
   assert.ok(pinAdd(tx, id, { start: 2n ** 56n - 4096n, last: 2n ** 56n - 1n, ...at }) > 0);
   assert.ok(pinAdd(tx, id, { start: 0, last: 2n ** 56n - 1n, ...at }) > 0);
   pinRemove(tx, id, 0, 0);

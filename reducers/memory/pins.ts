@@ -95,7 +95,7 @@ export function pinsOver(space: AddressSpace, start: U64, last: U64, limit: numb
   const lastPage = last >= USER_END ? CLASS_SPAN - 1 : pageOf(last);
   let key = space.pins.firstKey();
   while (key !== undefined && key < FOLLOWER && found.length < limit) {
-    const sizeClass = Math.floor(key / CLASS_SPAN);
+    const sizeClass = Math.floor(key / CLASS_SPAN) - 1;
     collect(space, sizeClass, firstPage, lastPage, limit, found);
     key = nextClassKey(space, sizeClass);
   }
@@ -110,7 +110,7 @@ function collect(
   limit: number,
   found: Pin[],
 ): void {
-  const base = sizeClass * CLASS_SPAN;
+  const base = baseOf(sizeClass);
   const lowest = Math.max(0, firstPage - 2 ** (sizeClass + 1) + 2);
   let misses = 0;
   space.pins.forRange(base + lowest, base + lastPage, (head) => {
@@ -126,7 +126,7 @@ function collect(
 
 function nextClassKey(space: AddressSpace, sizeClass: number): number | undefined {
   let key: number | undefined;
-  space.pins.forRange((sizeClass + 1) * CLASS_SPAN, FOLLOWER - 1, (_head, at) => {
+  space.pins.forRange(baseOf(sizeClass + 1), FOLLOWER - 1, (_head, at) => {
     key = at;
     return false;
   });
@@ -146,7 +146,12 @@ function pageOf(address: U64): number {
 function headKey(start: U64, last: U64): number {
   const first = pageOf(start);
   const pages = pageOf(last) - first + 1;
-  return log2Floor(pages) * CLASS_SPAN + first;
+  return baseOf(log2Floor(pages)) + first;
+}
+
+/** Where the keys of a size class begin; none begins at 0, which is no id. */
+function baseOf(sizeClass: number): number {
+  return (sizeClass + 1) * CLASS_SPAN;
 }
 
 function log2Floor(value: number): number {
