@@ -10,6 +10,7 @@ import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
 import { actOn, Machine, NOTIFY_MIGRATE } from './machine.js';
 import { dropPages } from './space-life.js';
+import type { Mirror } from './state.js';
 import { touch } from './touch.js';
 
 /**
@@ -105,6 +106,7 @@ export function followInvalidation(tx: Tx, event: InvalidateEvent): void {
 
 /** How many invalidations may be open at once; more are no kernel's, and are not followed. */
 const OPEN_MAX = 256;
+const NONE: readonly OpenInvalidation[] = Object.freeze([]);
 
 function noteInvalidation(tx: Tx, space: number, event: InvalidateEvent): void {
   const table = tx.world.pageTables.get(space);
@@ -112,11 +114,12 @@ function noteInvalidation(tx: Tx, space: number, event: InvalidateEvent): void {
   const { start, last, type, seq, tid } = event;
   let invalidating: readonly OpenInvalidation[];
   if (event.kind === 'invalidateStart') {
-    invalidating = [...table.invalidating.slice(1 - OPEN_MAX), Object.freeze({ start, last, type, seq, tid })];
+    const begun: OpenInvalidation = Object.freeze({ start, last, type, seq, tid });
+    invalidating = table.invalidating.length === 0 ? [begun] : [...table.invalidating.slice(1 - OPEN_MAX), begun];
   } else {
     const begun = beginningOf(table.invalidating, event);
     if (begun === undefined) return;
-    invalidating = table.invalidating.filter((open) => open !== begun);
+    invalidating = table.invalidating.length === 1 ? NONE : table.invalidating.filter((open) => open !== begun);
   }
   tx.world.pageTables.set(space, Object.freeze({ ...table, invalidating: Object.freeze(invalidating) }));
 }
@@ -153,8 +156,9 @@ export function settleDeferred(tx: Tx, tid: number, device: number, seq: number)
 }
 
 function actOnSpace(tx: Tx, space: number, type: number, start: U64, last: U64, device: number): void {
-  for (const mirror of [...tx.world.mirrors.values()]) {
-    if (mirror.space !== space) continue;
+  const concerned: Mirror[] = [];
+  for (const mirror of tx.world.mirrors.values()) if (mirror.space === space) concerned.push(mirror);
+  for (const mirror of concerned) {
     const ptes = tx.openTable(tx.world.mirrors, mirror.id, 'ptes');
     const changed = { device: mirror.device, ptes, invalidations: mirror.invalidations, ignored: mirror.ignored };
     actOn(changed, type, start, last, device);

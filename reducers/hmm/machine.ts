@@ -4,7 +4,7 @@ import { clearRuns, type PageTable, type PteRun, pageTableOf } from '../memory/p
 import type { AddressSpace, Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { dropEntries } from './mirror-table.js';
-import type { MirrorPte } from './state.js';
+import type { Mirror, MirrorPte } from './state.js';
 
 /** mmu_notifier_event of include/linux/mmu_notifier.h. */
 export const NOTIFY_UNMAP = 0;
@@ -60,17 +60,21 @@ export class Machine {
     this.devices = table.devices;
   }
 
-  /** The machine of a living space; undefined when the space is gone. Its tables are private until it is stored. */
+  /**
+   * The machine of a living space; undefined when the space is gone. It works on the tables of the transaction in
+   * place, so that many calls in one transaction cost one opening; a trial is made on a {@link copy}.
+   */
   static of(tx: Tx, spaceId: number, seq: number): Machine | undefined {
     const space = tx.world.spaces.get(spaceId);
     if (space === undefined) return undefined;
-    const table = pageTableOf(tx, spaceId, 'nothing');
-    const machine = new Machine(space, table, seq);
-    machine.runs = table.runs.freeze().edit();
-    for (const mirror of tx.world.mirrors.values()) {
-      if (mirror.space !== spaceId) continue;
-      const { id, device, complete, failAlloc, invalidations, ignored } = mirror;
-      const ptes = mirror.ptes.freeze().edit();
+    pageTableOf(tx, spaceId, 'nothing');
+    const runs = tx.openTable(tx.world.pageTables, spaceId, 'runs');
+    const machine = new Machine(space, tx.world.pageTables.get(spaceId) as PageTable, seq);
+    machine.runs = runs;
+    const concerned: Mirror[] = [];
+    for (const mirror of tx.world.mirrors.values()) if (mirror.space === spaceId) concerned.push(mirror);
+    for (const { id, device, complete, failAlloc, invalidations, ignored } of concerned) {
+      const ptes = tx.openTable(tx.world.mirrors, id, 'ptes');
       machine.mirrors.push({ id, device, complete, failAlloc, invalidations, ignored, ptes });
     }
     return machine;
@@ -98,14 +102,12 @@ export class Machine {
 
   /** Makes this state the state of the transaction. The machine must not be used afterwards. */
   store(tx: Tx): void {
-    const table: PageTable = { ...this.#table, runs: tx.adopt(this.runs), devices: this.devices };
-    tx.world.pageTables.set(table.space, Object.freeze(table));
-    for (const { id, ptes, failAlloc, invalidations, ignored } of this.mirrors) {
-      const before = tx.world.mirrors.get(id);
-      if (before === undefined) continue;
-      const after = { ...before, failAlloc, invalidations, ignored, ptes: tx.adopt(ptes) };
-      tx.world.mirrors.set(id, Object.freeze(after));
-    }
+    const { runs, devices } = this;
+    const now = tx.world.pageTables.get(this.#table.space) ?? this.#table;
+    if (runs !== now.runs) tx.adopt(runs);
+    if (runs !== now.runs || devices !== now.devices)
+      tx.world.pageTables.set(now.space, Object.freeze({ ...now, runs, devices }));
+    for (const mirror of this.mirrors) storeMirror(tx, mirror);
   }
 
   mirror(id: number): WorkMirror | undefined {
@@ -129,6 +131,15 @@ export class Machine {
     if (!this.derives) return;
     for (const mirror of this.mirrors) actOn(mirror, type, start, last, device);
   }
+}
+
+function storeMirror(tx: Tx, { id, ptes, failAlloc, invalidations, ignored }: WorkMirror): void {
+  const now = tx.world.mirrors.get(id);
+  if (now === undefined) return;
+  if (ptes !== now.ptes) tx.adopt(ptes);
+  const counted = invalidations === now.invalidations && ignored === now.ignored;
+  if (ptes === now.ptes && failAlloc === now.failAlloc && counted) return;
+  tx.world.mirrors.set(id, Object.freeze({ ...now, failAlloc, invalidations, ignored, ptes }));
 }
 
 /** The parts of a mirror that an invalidation changes. */

@@ -39,7 +39,7 @@ export function tryCommand(
   const trials: Trial[] = [];
   for (const touched of cases) {
     for (const coherentPages of pages) {
-      const own = machine.copy();
+      const own = cases.length * pages.length === 1 ? machine : machine.copy();
       own.coherentPages = coherentPages;
       if (pages.length > 1 && coherentPages === 'small') splitCoherent(own, mirrorId, range);
       if (touched !== 'untouched') touchAll(own, range, touched === 'written');
