@@ -1,6 +1,6 @@
 import { type RangeMap, rangeAt } from '../../core/interval.js';
-import { modPow2, type U64, U64_MAX } from '../../core/u64.js';
-import { clearRuns, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
+import { add, alignDown, type U64, U64_MAX } from '../../core/u64.js';
+import { clearRuns, PAGE_BYTES, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
 import type { AddressSpace, Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { dropEntries } from './mirror-table.js';
@@ -11,7 +11,6 @@ export const NOTIFY_UNMAP = 0;
 export const NOTIFY_CLEAR = 1;
 export const NOTIFY_PROTECTION_VMA = 2;
 export const NOTIFY_PROTECTION_PAGE = 3;
-export const NOTIFY_SOFT_DIRTY = 4;
 export const NOTIFY_RELEASE = 5;
 export const NOTIFY_MIGRATE = 6;
 export const NOTIFY_EXCLUSIVE = 7;
@@ -166,10 +165,5 @@ export function actOn(mirror: Invalidated, type: number, start: U64, last: U64, 
 
 /** Last address of the page that holds `last + 1`. */
 function endPageLast(last: U64): U64 {
-  if (last >= U64_MAX) return U64_MAX;
-  const end = typeof last === 'number' && last < Number.MAX_SAFE_INTEGER - 8192 ? last + 1 : BigInt(last) + 1n;
-  const into = modPow2(end as U64, 4096);
-  if (typeof end === 'number') return end - into + 4095;
-  const rounded = end - BigInt(into) + 4095n;
-  return rounded <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(rounded) : rounded > BigInt(U64_MAX) ? U64_MAX : rounded;
+  return last === U64_MAX ? last : add(alignDown(add(last, 1), PAGE_BYTES), PAGE_BYTES - 1);
 }

@@ -94,6 +94,8 @@ export function pagesAfter(tx: Tx, event: Event, space: number, families: Famili
       if (machine === undefined || file === undefined) return;
       mappingFills(machine, event, file !== 0 && tx.world.files.get(file)?.kind === 'dmirror');
       machine.store(tx);
+      return;
     }
+    default:
   }
 }

@@ -56,6 +56,8 @@ export function callChangesPages(machine: Machine, event: Event): void {
       return;
     case 'madvise':
       advise(machine, event);
+      return;
+    default:
   }
 }
 
