@@ -1,13 +1,13 @@
 import type { EventBatch } from '../core/event.js';
 import { invariants } from '../reducers/invariants/index.js';
 import { Engine } from '../replay/engine.js';
-import { openRecording } from '../traces/open.js';
+import { openRecording, type OpenOptions } from '../traces/open.js';
 import { foldWithImmer } from './peers/immer-maps.js';
 import { readByRegex } from './peers/regex-reader.js';
 
 /**
  * One measurement in a process of its own, so that neither heap nor compiled code of another one is in its
- * way: `node child.js <stage> <file>`. Prints one JSON object.
+ * way: `node child.js <stage> <file> [never|always]`, the last for reading ahead. Prints one JSON object.
  */
 export interface Measurement {
   readonly stage: string;
@@ -23,7 +23,7 @@ async function readAll(path: string): Promise<EventBatch[]> {
 }
 
 /** Time of the part under test in ms, and how many events or calls it went through. */
-async function measure(stage: string, path: string): Promise<{ ms: number; items: number }> {
+async function measure(stage: string, path: string, options: OpenOptions): Promise<{ ms: number; items: number }> {
   if (stage === 'regex') {
     const from = performance.now();
     const { calls } = await readByRegex(path);
@@ -38,7 +38,7 @@ async function measure(stage: string, path: string): Promise<{ ms: number; items
   const from = performance.now();
   const engine = stage === 'check' ? new Engine({ invariants }) : undefined;
   let items = 0;
-  for await (const batch of (await openRecording([path])).batches()) {
+  for await (const batch of (await openRecording([path], options)).batches()) {
     items += batch.length;
     engine?.feed(batch);
   }
@@ -56,7 +56,8 @@ function immerAll(batches: readonly EventBatch[]): number {
   return batches.reduce((sum, batch) => sum + batch.length, 0);
 }
 
-const [stage = '', path = ''] = process.argv.slice(2);
-const { ms, items } = await measure(stage, path);
+const [stage = '', path = '', mode] = process.argv.slice(2);
+const readAhead = mode === 'never' || mode === 'always' ? mode : 'auto';
+const { ms, items } = await measure(stage, path, { readAhead });
 const result: Measurement = { stage, items, ms, maxRssBytes: process.resourceUsage().maxRSS * 1024 };
 console.log(JSON.stringify(result));

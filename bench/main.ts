@@ -26,11 +26,13 @@ function capture(options: ChurnOptions): string {
   return path;
 }
 
-/** The fastest of some runs: what the machine can do when nothing else is in the way. */
-function run(stage: string, path: string, repeat = Number(values.repeat)): Measurement {
+/** The fastest of some runs: what the machine can do when nothing else is in the way. On one thread unless `always`. */
+function run(stage: string, path: string, readAhead = 'never', repeat = Number(values.repeat)): Measurement {
   let best: Measurement | undefined;
   for (let i = 0; i < repeat; i++) {
-    const one = JSON.parse(execFileSync(process.execPath, [child, stage, path], { encoding: 'utf8' })) as Measurement;
+    const one = JSON.parse(
+      execFileSync(process.execPath, [child, stage, path, readAhead], { encoding: 'utf8' }),
+    ) as Measurement;
     if (best === undefined || one.ms < best.ms) best = one;
   }
   return best as Measurement;
@@ -57,6 +59,7 @@ function stages(): void {
   row('parse', run('parse', path), regex);
   row('reduce with verdicts and invariants', run('reduce', path), regex);
   row('check (all of it)', run('check', path), regex);
+  row('check, another thread reading ahead', run('check', path, 'always'), regex);
   row('(b) line by line, regular expressions', regex, regex);
   const small = capture({ kind: 'type1', calls: 10_000, live: 1_000, seed: 1 });
   console.log('\nreduce against (a), 10k calls, 1k live; ratio against reduce');
@@ -74,6 +77,7 @@ function growth(): void {
     const path = capture({ kind: 'type1', calls: 1_000_000, live: 10_000, seed: 1 });
     const million = run('check', path);
     row('check 1M calls', million, hundred);
+    row('check 1M calls, read ahead', run('check', path, 'always'), million);
     row('(b) 1M calls', run('regex', path), million);
   }
   console.log('\ngrowth with live mappings, iommufd, 400k calls; ratio against 1k live');

@@ -5,6 +5,7 @@ import type { EventBatch, RecordingInfo } from '../core/event.js';
 import { DETECT_BYTES, type Detected, detect } from './detect.js';
 import { type Input, inputFrom, inputOf } from './input/chunks.js';
 import { KernelEventRecording } from './kernel-events/importer.js';
+import { paysToReadAhead, type ReadAhead, type ReadFile } from './readahead/policy.js';
 import type { Recording } from './recording.js';
 import { openStrace } from './strace/open.js';
 import { openTape } from './tape/reader.js';
@@ -12,6 +13,11 @@ import { fileStorage, memoryStorage, readable } from './tape/storage.js';
 
 /** A tape is read at any place; one that comes gzipped or through a pipe must fit into memory. */
 const MAX_STREAMED_TAPE_BYTES = 256 << 20;
+
+export interface OpenOptions {
+  /** `auto` by default. Only text in regular files can be read ahead; anything else is read here in any case. */
+  readonly readAhead?: ReadAhead;
+}
 
 /**
  * Opens a recording of any supported format, plain or gzipped: a path, `-` for standard input, or several paths
@@ -21,11 +27,14 @@ const MAX_STREAMED_TAPE_BYTES = 256 << 20;
  * reading, when no line gave an event), IOT204 and IOT207 for tapes, IOT205 damaged gzip (while reading, after the
  * events before the damage), IOT206 a format that is known but cannot be replayed.
  */
-export async function openRecording(paths: string | readonly string[]): Promise<Recording> {
+export async function openRecording(
+  paths: string | readonly string[],
+  { readAhead = 'auto' }: OpenOptions = {},
+): Promise<Recording> {
   const names = typeof paths === 'string' ? [paths] : paths;
   const [first] = names;
   if (first === undefined) throw refusal('IOT301', '', 'no recording named');
-  if (names.length === 1) return openOne(await peek(first));
+  if (names.length === 1) return openOne(await peek(first), readAhead);
   const peeked: Peeked[] = [];
   for (const name of names) peeked.push(await peek(name));
   for (const { input, detected } of peeked) {
@@ -35,21 +44,43 @@ export async function openRecording(paths: string | readonly string[]): Promise<
     throw refusal('IOT301', input.name, 'only files of strace -ff make one recording');
   }
   if (peeked.every(({ detected }) => detected.format === 'empty')) throw refusal('IOT203', first, '');
-  return new CheckedRecording(openStrace(peeked.map(({ input }) => input)), first);
+  return new CheckedRecording(await openText('strace', peeked, readAhead), first);
 }
 
-async function openOne({ input, detected, plainFile }: Peeked): Promise<Recording> {
+async function openOne(peeked: Peeked, readAhead: ReadAhead): Promise<Recording> {
+  const { input, detected, file } = peeked;
   const { name } = input;
+  const plainFile = file !== undefined && !file.isGzipped;
   if (detected.format === 'tape') {
     const tape = await openTape(plainFile ? fileStorage(name) : memoryStorage(name, await allBytes(input)));
     if (tape.chunks.length === 0) throw refusal('IOT203', name, 'the tape holds no whole chunk');
     return tape;
   }
-  if (detected.format === 'strace') return new CheckedRecording(openStrace([input]), name);
-  if (detected.format === 'kernel-events')
-    return new CheckedRecording(new KernelEventRecording(input.chunks(), name), name);
+  if (detected.format === 'strace' || detected.format === 'kernel-events')
+    return new CheckedRecording(await openText(detected.format, [peeked], readAhead), name);
   refuseUnsupported(name, detected);
   throw refusal('IOT203', name, '');
+}
+
+/** Files of one recording in a format of lines. Small ones do not even load what reading ahead needs. */
+async function openText(
+  format: 'strace' | 'kernel-events',
+  peeked: readonly Peeked[],
+  readAhead: ReadAhead,
+): Promise<Recording> {
+  const inputs = peeked.map(({ input }) => input);
+  const files = peeked.flatMap(({ file }) => file ?? []);
+  const possible = files.length === peeked.length && readAhead !== 'never';
+  if (possible && (readAhead === 'always' || paysToReadAhead(files))) {
+    const { ReadAheadRecording } = await import('./readahead/recording.js');
+    return new ReadAheadRecording(
+      format,
+      inputs.map(({ name }) => name),
+    );
+  }
+  const [first] = inputs;
+  if (format === 'strace' || first === undefined) return openStrace(inputs);
+  return new KernelEventRecording(first.chunks(), first.name);
 }
 
 function refuseUnsupported(name: string, detected: Detected): void {
@@ -80,26 +111,27 @@ interface Peeked {
   /** Gives the whole input, what was looked at included. */
   readonly input: Input;
   readonly detected: Detected;
-  /** A regular file that is not compressed. */
-  readonly plainFile: boolean;
+  /** What kind of regular file it is; undefined for a pipe. */
+  readonly file: ReadFile | undefined;
 }
 
 /** A regular file is opened again for reading; of a pipe the first bytes are kept and handed out first. */
 async function peek(path: string): Promise<Peeked> {
   if (path === '-') return peekStream(inputOf(path));
-  if (!(await isRegular(path))) return peekStream(inputFrom(path, pipeChunks(path)));
+  const sizeBytes = await regularSize(path);
+  if (sizeBytes === undefined) return peekStream(inputFrom(path, pipeChunks(path)));
   const file = await readHead(path);
   const { head, failure } = await beginning(inputFrom(path, [file.head]).chunks());
   if (head.length === 0 && failure !== undefined) throw failure;
   const detected = detect(head, file.whole && head.length < DETECT_BYTES);
-  return { input: inputOf(path), detected, plainFile: head.equals(file.head) };
+  return { input: inputOf(path), detected, file: { sizeBytes, isGzipped: !head.equals(file.head) } };
 }
 
-/** Without opening it: a FIFO that is opened and closed again breaks its writer. */
-async function isRegular(path: string): Promise<boolean> {
+/** Undefined for a pipe. Without opening it: a FIFO that is opened and closed again breaks its writer. */
+async function regularSize(path: string): Promise<number | undefined> {
   const found = await readable(path, () => stat(path));
   if (found.isDirectory()) throw refusal('IOT201', path, 'it is a directory');
-  return found.isFile();
+  return found.isFile() ? found.size : undefined;
 }
 
 async function* pipeChunks(path: string): AsyncGenerator<Uint8Array> {
@@ -141,7 +173,7 @@ async function peekStream(stream: Input): Promise<Peeked> {
       await chunks.return?.();
     }
   };
-  return { input: { name: stream.name, chunks: rest, live: true }, detected: detect(head, ended), plainFile: false };
+  return { input: { name: stream.name, chunks: rest, live: true }, detected: detect(head, ended), file: undefined };
 }
 
 interface Beginning {

@@ -16,10 +16,11 @@ const MPROTECT = ascii('mprotect(');
 const MADVISE = ascii('madvise(');
 const CLOSE = ascii('close(');
 
-type FastKind = 'ioctl' | 'mmap' | 'munmap' | 'mprotect' | 'madvise' | 'close';
+/** Kinds of events that come in large numbers. */
+export type FastKind = 'ioctl' | 'mmap' | 'munmap' | 'mprotect' | 'madvise' | 'close';
 
 /** An event whose last fields are still to be set; setting them later is as fast as one literal, a spread is not. */
-type Draft<K extends FastKind> = K extends FastKind ? Writable<Extract<Event, { kind: K }>> : never;
+export type Draft<K extends FastKind> = K extends FastKind ? Writable<Extract<Event, { kind: K }>> : never;
 type Writable<E> = { -readonly [F in keyof E]: E[F] };
 
 /**

@@ -1,0 +1,23 @@
+import { availableParallelism } from 'node:os';
+
+/** Whether another thread reads and parses: where that is faster, never, or wherever it is possible. */
+export type ReadAhead = 'auto' | 'never' | 'always';
+
+/** A regular file that is read. */
+export interface ReadFile {
+  readonly sizeBytes: number;
+  readonly isGzipped: boolean;
+}
+
+/** A thread needs about as long to start as this much text takes to be parsed. */
+const WORTH_A_THREAD_BYTES = 16 << 20;
+/** Recordings are very much alike from line to line. */
+const USUAL_GZIP_RATIO = 8;
+
+/** Whether it pays to start a thread for the text in these files. */
+export function paysToReadAhead(files: readonly ReadFile[], cores: number = availableParallelism()): boolean {
+  if (cores < 2) return false;
+  let textBytes = 0;
+  for (const { sizeBytes, isGzipped } of files) textBytes += isGzipped ? sizeBytes * USUAL_GZIP_RATIO : sizeBytes;
+  return textBytes >= WORTH_A_THREAD_BYTES;
+}
