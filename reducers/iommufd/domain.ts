@@ -1,5 +1,5 @@
 import { Bytes, putU64 } from '../../core/bytes.js';
-import type { Interval } from '../../core/interval.js';
+import { firstOverlap, type Interval } from '../../core/interval.js';
 import { add, fromBig, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 import { ioasByKey, patchIoas, patchObject, typedObject } from './context.js';
@@ -191,30 +191,33 @@ export function unreserveForDevice(tx: Tx, ioasKey: number, deviceKey: string): 
 }
 
 /**
- * Takes over what a recorded answer tells of an IOAS whose limits were unknown. Only where one device imposes
- * them all; true when it was learned.
+ * Takes over what a recorded answer tells of an IOAS whose limits were unknown; true when it was learned. An
+ * answer holds what all devices and domains leave together, so it is kept for each of them that had not told: they
+ * stand behind IOMMUs of one machine. It must not contradict what is reserved already.
  */
 export function learnRanges(tx: Tx, ioasKey: number, ranges: readonly Interval[], seq: number): boolean {
   const ioas = ioasByKey(tx, ioasKey);
-  const key = ioas.unknownHardware[0];
-  if (key === undefined || ranges.length === 0 || ioas.reserved.size > 0) return false;
-  if (ioas.unknownHardware.some((other) => other !== key)) return false;
+  const pending = ioas.unknownHardware;
+  if (pending.length === 0 || ranges.length === 0) return false;
+  if (ranges.some((range) => firstOverlap(ioas.blocked, range.start, range.last) !== undefined)) return false;
   const bytes = new Uint8Array(ranges.length * 16);
   ranges.forEach((range, index) => {
     putU64(bytes, index * 16, range.start);
     putU64(bytes, index * 16 + 8, range.last);
   });
-  tx.world.facts.set(`iommu/${key}/${IOAS_FACT}`, Object.freeze({ value: new Bytes(bytes), since: seq }));
-  const domains = ioas.hwpts.length;
+  const fact = Object.freeze({ value: new Bytes(bytes), since: seq });
+  for (const key of new Set(pending)) tx.world.facts.set(`iommu/${key}/${IOAS_FACT}`, fact);
   patchIoas(tx, ioasKey, { unknownHardware: Object.freeze([]) });
+  const devices = [...pending];
   for (const id of ioas.hwpts) {
     const hwpt = typedObject(tx, ioas.context, id, 'hwpt-paging');
     if (hwpt === undefined || hwpt.domain.aperture !== null) continue;
     const domain = Object.freeze({ ...hwpt.domain, aperture: apertureOf(ranges) });
     patchObject(tx, ioas.context, hwpt, { domain });
     reserveAperture(tx, ioasKey, id, domain);
+    devices.splice(devices.indexOf(domain.owner), 1);
   }
-  if (ioas.unknownHardware.length > domains) reserveForDevice(tx, ioasKey, key, false);
+  for (const key of devices) reserveForDevice(tx, ioasKey, key, false);
   return true;
 }
 
