@@ -5,7 +5,7 @@ import { add, div, modPow2, mul, sub, type U64 } from '../../core/u64.js';
 import { findCommand } from '../../core/uapi/lookup.js';
 import type { Call } from '../call.js';
 import { surelyEmpty } from '../memory/lookup.js';
-import { changedByOthers, settleChanges } from '../memory/pagetable.js';
+import { changedByOthers, forgetKnowledge, settleChanges } from '../memory/pagetable.js';
 import { type AddressSpace, VMA_ASSUMED, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { canCopy } from './buffer.js';
@@ -195,10 +195,14 @@ function answer(
   if (call.recordedRet === null) return;
   const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
   const chosen = agreeing[0] ?? first;
-  if (chosen.machine.knowledge === 'nothing' && name === 'snapshot') adoptTold(call, mirror, chosen.machine, args);
+  const lost = certain && agreeing.length === 0;
+  if ((lost || chosen.machine.knowledge === 'nothing') && name === 'snapshot')
+    adoptTold(call, mirror, chosen.machine, args);
   if (chosen.machine.askedPages && agreeing.every((trial) => trial.pages === chosen.pages))
     noteCoherentPages(call.tx, mirror.device, chosen.machine.coherentPages, call.event.seq);
   chosen.machine.store(call.tx);
+  // The recording contradicts what calls seemed to determine: one finding, and not one for each call that follows.
+  if (lost) forgetKnowledge(call.tx, mirror.space);
 }
 
 const FREE_PAGES = 'which device pages are free was not recorded: it shows with the first that is taken';
@@ -226,6 +230,7 @@ function predict(
   const copiesOut = name === 'read' || name === 'migrateToDev' || name === 'exclusive';
   if (copiesOut && !bufferAllows(call, own, args, true)) return;
   if (name === 'snapshot' && !bufferAllows(call, own, args, true, 1)) return;
+  if (canCopy(call.tx, own, call.arg, STRUCT_BYTES, true) === 'no' && call.fail('EFAULT', 'dmirror.fault')) return;
   if (!(byFact === '' ? call.succeed(outcome.rule) : call.succeedByFact(outcome.rule, byFact))) return;
   outCounts(call, outcome.cpages, outcome.faults);
   const note = name === 'snapshot' ? noteAt(call.memOut, args.ptr) : undefined;

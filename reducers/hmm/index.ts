@@ -27,6 +27,7 @@ function openMirror(tx: Tx, file: OpenFile, _event: Event, process: Process): Op
     ptes: tx.adopt(OrderedMap.numeric<number, never>()),
     invalidations: 0,
     ignored: 0,
+    recent: Object.freeze([]),
   });
   tx.world.mirrors.set(mirror.id, mirror);
   pageTableOf(tx, process.space, 'nothing');

@@ -10,7 +10,7 @@ import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
 import { actOn, Machine, NOTIFY_MIGRATE } from './machine.js';
 import { dropPages } from './space-life.js';
-import type { Mirror } from './state.js';
+import type { Invalidation, Mirror } from './state.js';
 import { touch } from './touch.js';
 
 /**
@@ -78,7 +78,7 @@ function bindSpace(tx: Tx, process: Process, event: FaultEvent, families: Famili
     const made = newSpace(tx, false);
     tx.world.processes.set(process.pid, Object.freeze({ ...process, space: made.id }));
     putSpace(tx, space, event, families);
-    if (!tx.world.spaces.has(space)) dropPages(tx, space);
+    if (!tx.world.spaces.has(space)) dropPages(tx, space, event.seq);
     space = made.id;
   }
   tx.world.mms.set(event.mm, space);
@@ -98,10 +98,25 @@ export function followInvalidation(tx: Tx, event: InvalidateEvent): void {
   if (event.type === NOTIFY_MIGRATE && event.owner !== 0) {
     const device = tx.world.facts.get(ownerKey(event.owner))?.value;
     if (typeof device !== 'number') defer(tx, event, space);
-    else actOnSpace(tx, space, event.type, event.start, event.last, device);
+    else
+      actOnSpace(tx, space, {
+        start: event.start,
+        last: event.last,
+        seq: event.seq,
+        type: event.type,
+        device,
+        derived: false,
+      });
     return;
   }
-  actOnSpace(tx, space, event.type, event.start, event.last, -1);
+  actOnSpace(tx, space, {
+    start: event.start,
+    last: event.last,
+    seq: event.seq,
+    type: event.type,
+    device: -1,
+    derived: false,
+  });
 }
 
 /** How many invalidations may be open at once; more are no kernel's, and are not followed. */
@@ -152,17 +167,16 @@ export function settleDeferred(tx: Tx, tid: number, device: number, seq: number)
   if (waiting === undefined) return;
   tx.world.deferred.delete(tid);
   if (device >= 0) tx.world.facts.set(ownerKey(waiting.owner), Object.freeze({ value: device, since: seq }));
-  for (const { start, last } of waiting.ranges) actOnSpace(tx, waiting.space, NOTIFY_MIGRATE, start, last, device);
+  for (const { start, last } of waiting.ranges)
+    actOnSpace(tx, waiting.space, { start, last, seq, type: NOTIFY_MIGRATE, device, derived: false });
 }
 
-function actOnSpace(tx: Tx, space: number, type: number, start: U64, last: U64, device: number): void {
+function actOnSpace(tx: Tx, space: number, invalidation: Invalidation): void {
   const concerned: Mirror[] = [];
   for (const mirror of tx.world.mirrors.values()) if (mirror.space === space) concerned.push(mirror);
   for (const mirror of concerned) {
-    const ptes = tx.openTable(tx.world.mirrors, mirror.id, 'ptes');
-    const changed = { device: mirror.device, ptes, invalidations: mirror.invalidations, ignored: mirror.ignored };
-    actOn(changed, type, start, last, device);
-    const { invalidations, ignored } = changed;
-    tx.world.mirrors.set(mirror.id, Object.freeze({ ...mirror, ptes, invalidations, ignored }));
+    const changed = { ...mirror, ptes: tx.openTable(tx.world.mirrors, mirror.id, 'ptes') };
+    actOn(changed, invalidation);
+    tx.world.mirrors.set(mirror.id, Object.freeze(changed));
   }
 }

@@ -1,10 +1,11 @@
 import { type RangeMap, rangeAt } from '../../core/interval.js';
-import { add, alignDown, type U64, U64_MAX } from '../../core/u64.js';
+import { add, alignDown, alignUp, sub, type U64, U64_MAX } from '../../core/u64.js';
 import { clearRuns, PAGE_BYTES, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
 import type { AddressSpace, Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
+import type { World } from '../world.js';
 import { dropEntries } from './mirror-table.js';
-import type { Mirror, MirrorPte } from './state.js';
+import type { Invalidation, Mirror, MirrorPte } from './state.js';
 
 /** mmu_notifier_event of include/linux/mmu_notifier.h. */
 export const NOTIFY_UNMAP = 0;
@@ -24,6 +25,7 @@ export interface WorkMirror {
   failAlloc: boolean;
   invalidations: number;
   ignored: number;
+  recent: readonly Invalidation[];
 }
 
 /** `fresh`: it has no chunk, the first allocation chooses. */
@@ -49,8 +51,10 @@ export class Machine {
   /** Whether that made a difference. */
   askedPages = false;
   readonly #table: PageTable;
+  readonly #files: World['files'];
 
-  private constructor(space: AddressSpace, table: PageTable, seq: number) {
+  private constructor(space: AddressSpace, table: PageTable, seq: number, files: World['files']) {
+    this.#files = files;
     this.space = space;
     this.seq = seq;
     this.#table = table;
@@ -68,13 +72,14 @@ export class Machine {
     if (space === undefined) return undefined;
     pageTableOf(tx, spaceId, 'nothing');
     const runs = tx.openTable(tx.world.pageTables, spaceId, 'runs');
-    const machine = new Machine(space, tx.world.pageTables.get(spaceId) as PageTable, seq);
+    const machine = new Machine(space, tx.world.pageTables.get(spaceId) as PageTable, seq, tx.world.files);
     machine.runs = runs;
     const concerned: Mirror[] = [];
     for (const mirror of tx.world.mirrors.values()) if (mirror.space === spaceId) concerned.push(mirror);
-    for (const { id, device, complete, failAlloc, invalidations, ignored } of concerned) {
+    for (const mirror of concerned) {
+      const { id, device, complete, failAlloc, invalidations, ignored, recent } = mirror;
       const ptes = tx.openTable(tx.world.mirrors, id, 'ptes');
-      machine.mirrors.push({ id, device, complete, failAlloc, invalidations, ignored, ptes });
+      machine.mirrors.push({ id, device, complete, failAlloc, invalidations, ignored, recent, ptes });
     }
     return machine;
   }
@@ -85,7 +90,7 @@ export class Machine {
 
   /** An independent machine in the same state. */
   copy(): Machine {
-    const other = new Machine(this.space, this.#table, this.seq);
+    const other = new Machine(this.space, this.#table, this.seq, this.#files);
     const runs = this.runs.freeze();
     this.runs = runs.edit();
     other.runs = runs.edit();
@@ -113,6 +118,14 @@ export class Machine {
     return this.mirrors.find((mirror) => mirror.id === id);
   }
 
+  /** The last address of a file mapping behind which the file has pages, where its size is known: later pages fault. */
+  fileLast(vma: Vma): U64 | undefined {
+    const size = vma.file === 0 ? null : (this.#files.get(vma.file)?.sizeBytes ?? null);
+    if (size === null) return undefined;
+    const end = alignUp(size, PAGE_BYTES);
+    return end > vma.offset ? sub(add(vma.start, sub(end, vma.offset)), 1) : sub(vma.start, 1);
+  }
+
   vmaAt(address: U64): Vma | undefined {
     return rangeAt(this.space.vmas, address);
   }
@@ -128,17 +141,18 @@ export class Machine {
    */
   invalidate(type: number, start: U64, last: U64, device = -1): void {
     if (!this.derives) return;
-    for (const mirror of this.mirrors) actOn(mirror, type, start, last, device);
+    const invalidation = Object.freeze({ start, last, seq: this.seq, type, device, derived: true });
+    for (const mirror of this.mirrors) actOn(mirror, invalidation);
   }
 }
 
-function storeMirror(tx: Tx, { id, ptes, failAlloc, invalidations, ignored }: WorkMirror): void {
+function storeMirror(tx: Tx, { id, ptes, failAlloc, invalidations, ignored, recent }: WorkMirror): void {
   const now = tx.world.mirrors.get(id);
   if (now === undefined) return;
   if (ptes !== now.ptes) tx.adopt(ptes);
   const counted = invalidations === now.invalidations && ignored === now.ignored;
   if (ptes === now.ptes && failAlloc === now.failAlloc && counted) return;
-  tx.world.mirrors.set(id, Object.freeze({ ...now, failAlloc, invalidations, ignored, ptes }));
+  tx.world.mirrors.set(id, Object.freeze({ ...now, failAlloc, invalidations, ignored, recent, ptes }));
 }
 
 /** The parts of a mirror that an invalidation changes. */
@@ -147,6 +161,7 @@ export interface Invalidated {
   readonly ptes: RangeMap<MirrorPte>;
   invalidations: number;
   ignored: number;
+  recent: readonly Invalidation[];
 }
 
 /**
@@ -154,14 +169,20 @@ export interface Invalidated {
  * mirror up to date by itself; else it drops its entries from the page of `start` to the page of the end, and that
  * page is one too many (`dmirror_do_update` takes an exclusive end for an inclusive one).
  */
-export function actOn(mirror: Invalidated, type: number, start: U64, last: U64, device: number): void {
+export function actOn(mirror: Invalidated, invalidation: Invalidation): void {
+  const { start, last, type, device } = invalidation;
   if (type === NOTIFY_MIGRATE && device >= 0 && device === mirror.device) {
     mirror.ignored++;
     return;
   }
   mirror.invalidations++;
-  if (mirror.ptes.size > 0) dropEntries(mirror.ptes, start, endPageLast(last));
+  if (mirror.ptes.size === 0) return;
+  if (dropEntries(mirror.ptes, start, endPageLast(last)).length > 0)
+    mirror.recent = Object.freeze([...mirror.recent.slice(1 - RECENT_KEPT), invalidation]);
 }
+
+/** How many invalidations a mirror remembers, to tell what took an entry away. */
+const RECENT_KEPT = 16;
 
 /** Last address of the page that holds `last + 1`. */
 function endPageLast(last: U64): U64 {

@@ -78,7 +78,7 @@ export function pagesAfter(tx: Tx, event: Event, space: number, families: Famili
       return;
     case 'exec':
     case 'exit':
-      if (space !== 0 && !tx.world.spaces.has(space)) dropPages(tx, space);
+      if (space !== 0 && !tx.world.spaces.has(space)) dropPages(tx, space, event.seq);
       return;
     case 'fork': {
       const child = typeof event.ret === 'number' ? tx.world.processes.get(event.ret) : undefined;

@@ -1,6 +1,6 @@
 import type { IoctlEvent } from '../../core/event.js';
 import { rangeAt } from '../../core/interval.js';
-import { div, lastOf, max, min, modPow2, mul, type U64 } from '../../core/u64.js';
+import { add, div, lastOf, max, min, modPow2, mul, type U64 } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
 import type { PteRun } from '../memory/pagetable.js';
 import { Tx } from '../tx.js';
@@ -9,7 +9,7 @@ import type { CommandName } from './commands.js';
 import { coherentPages } from './devices.js';
 import { Machine } from './machine.js';
 import { entriesIn, firstRefused } from './mirror-table.js';
-import type { Mirror, MirrorPte } from './state.js';
+import type { Invalidation, Mirror, MirrorPte } from './state.js';
 import { tryCommand } from './trials.js';
 
 /** What a call makes of an entry that it stores, or finds, without memory behind it. */
@@ -21,8 +21,11 @@ export interface Retraced {
   readonly entry: MirrorPte;
   /** Whether the call itself goes through the entry. */
   readonly dies: boolean;
-  /** Where the call found its first refusal, and since when the memory there is what it is (-1: nothing there). */
-  readonly missing: { readonly at: U64; readonly since: number } | undefined;
+  /**
+   * Where the call found its first refusal, since when the memory there is what it is (-1: nothing there), and the
+   * last invalidation that took an entry from there, as far as the mirror remembers.
+   */
+  readonly missing: { readonly at: U64; readonly since: number; readonly taken: Invalidation | undefined } | undefined;
   /** The CPU's entry for the page. */
   readonly page: PteRun | undefined;
 }
@@ -94,6 +97,11 @@ function explained(
   const page = runs === undefined ? undefined : rangeAt(runs, entry.start);
   const at = firstRefused(mirror.ptes, start, last, command === 'WRITE');
   const there = at === undefined || runs === undefined ? undefined : rangeAt(runs, at);
-  const missing = at === undefined ? undefined : { at, since: there?.since ?? -1 };
+  const missing = at === undefined ? undefined : { at, since: there?.since ?? -1, taken: takenBy(mirror, at) };
   return { command, mirror, entry, dies, missing, page };
+}
+
+/** An invalidation reaches one page beyond its range, see machine.ts. */
+function takenBy(mirror: Mirror, at: U64): Invalidation | undefined {
+  return mirror.recent.findLast(({ start, last }) => start <= at && add(last, 1) >= at);
 }

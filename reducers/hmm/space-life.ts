@@ -40,7 +40,7 @@ function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
 }
 
 /** The space is gone: so are its entries, and all that its mirrors held (MMU_NOTIFY_RELEASE). */
-export function dropPages(tx: Tx, space: number): void {
+export function dropPages(tx: Tx, space: number, seq: number): void {
   const mm = tx.world.pageTables.get(space)?.mm ?? null;
   if (mm !== null && tx.world.mms.get(mm) === space) tx.world.mms.delete(mm);
   tx.world.pageTables.delete(space);
@@ -48,8 +48,9 @@ export function dropPages(tx: Tx, space: number): void {
     if (mirror.space !== space) continue;
     const ptes = tx.openTable(tx.world.mirrors, mirror.id, 'ptes');
     const now = tx.world.mirrors.get(mirror.id) ?? mirror;
-    const changed = { device: now.device, ptes, invalidations: now.invalidations, ignored: now.ignored };
-    actOn(changed, NOTIFY_RELEASE, 0, U64_MAX, -1);
-    tx.world.mirrors.set(mirror.id, Object.freeze({ ...now, invalidations: changed.invalidations }));
+    const changed = { ...now, ptes };
+    actOn(changed, { start: 0, last: U64_MAX, seq, type: NOTIFY_RELEASE, device: -1, derived: true });
+    const { invalidations, recent } = changed;
+    tx.world.mirrors.set(mirror.id, Object.freeze({ ...now, invalidations, recent }));
   }
 }

@@ -21,6 +21,19 @@ export interface Mirror {
   /** Invalidations that it acted on, and those of its own migrations that it ignored. */
   readonly invalidations: number;
   readonly ignored: number;
+  /** The last invalidations that it acted on, oldest first. */
+  readonly recent: readonly Invalidation[];
+}
+
+/** An invalidation as a mirror sees it. */
+export interface Invalidation extends Interval {
+  readonly seq: number;
+  /** The kernel's mmu_notifier_event. */
+  readonly type: number;
+  /** Minor of the device whose migration it is part of, or -1. */
+  readonly device: number;
+  /** True: worked out from a system call. False: the recording holds it. */
+  readonly derived: boolean;
 }
 
 /**

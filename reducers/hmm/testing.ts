@@ -35,17 +35,16 @@ export interface Answer {
   readonly rule: string;
   readonly cpages: U64;
   readonly faults: U64;
-  /** Bytes of a SNAPSHOT. */
-  readonly pages: readonly number[];
   readonly unknown: string;
 }
 
-/** The struct of a command. */
-export function command(addr: U64, npages: U64, ptr: U64 = BUFFER): Bytes {
+/** The struct of a command; `cpages` as the kernel writes it back. */
+export function command(addr: U64, npages: U64, ptr: U64 = BUFFER, cpages: U64 = 0): Bytes {
   const bytes = new Uint8Array(40);
   putU64(bytes, 0, addr);
   putU64(bytes, 8, ptr);
   putU64(bytes, 16, npages);
+  putU64(bytes, 24, cpages);
   return new Bytes(bytes);
 }
 
@@ -113,20 +112,24 @@ export class Lab {
       rule: call.rule,
       cpages: out(24),
       faults: out(32),
-      pages: [],
       unknown: unknownReason(call),
     };
   }
 
-  /** What SNAPSHOT tells of some pages. */
+  /** What SNAPSHOT tells of some pages; the recording tells the same. */
   snapshot(minor: number, addr: U64, npages: number): readonly number[] {
-    const notes = [
-      { addr: ARG, bytes: command(addr, npages) },
-      { addr: BUFFER, bytes: new Bytes(new Uint8Array(npages)) },
-    ];
-    this.feed(ioctl(3 + minor, SNAPSHOT, command(addr, npages), { memOut: notes }));
+    const told = (bytes: Bytes): IoctlEvent => {
+      const notes = [
+        { addr: ARG, bytes: command(addr, npages, BUFFER, npages) },
+        { addr: BUFFER, bytes },
+      ];
+      return ioctl(3 + minor, SNAPSHOT, command(addr, npages), { memOut: notes });
+    };
+    this.#reducer.reduce(new Tx(this.world), told(new Bytes(new Uint8Array(npages))));
     const bytes = this.#reducer.call.outs.find((o) => o.addr === BUFFER)?.bytes;
-    return bytes === undefined ? [] : [...bytes.toUint8Array()];
+    if (bytes === undefined) return [];
+    this.feed(told(bytes));
+    return [...bytes.toUint8Array()];
   }
 
   populate(addr: U64, npages: number, write: boolean): void {

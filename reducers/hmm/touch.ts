@@ -29,8 +29,9 @@ const ANON: Pte = { kind: 'anon', write: true, cow: false, huge: false, device: 
 export function touch(machine: Machine, vma: Vma, start: U64, last: U64, write: boolean): boolean {
   if (vma.traits & VMA_GUARD) return false;
   for (const piece of pieces(machine.runs, start, last)) {
-    if (piece.pte === undefined) fill(machine, vma, piece, write);
-    else if (!touchEntry(machine, vma, piece, piece.pte, write)) return false;
+    if (piece.pte === undefined) {
+      if (!fill(machine, vma, piece, write)) return false;
+    } else if (!touchEntry(machine, vma, piece, piece.pte, write)) return false;
   }
   return true;
 }
@@ -39,9 +40,15 @@ export function isPrivateAnonymous(vma: Vma): boolean {
   return vma.file === 0 && (vma.flags & MAP_SHARED) === 0;
 }
 
-function fill(machine: Machine, vma: Vma, hole: Piece, write: boolean): void {
+/** False when the hole reaches beyond the end of the file: what is before it is filled. */
+function fill(machine: Machine, vma: Vma, hole: Piece, write: boolean): boolean {
   const since = machine.seq;
   if (!isPrivateAnonymous(vma)) {
+    const end = machine.fileLast(vma);
+    if (end !== undefined && end < hole.last) {
+      if (end >= hole.start) fill(machine, vma, { ...hole, last: end }, write);
+      return false;
+    }
     const shared = (vma.flags & MAP_SHARED) !== 0;
     if (write && !shared) setRun(machine.runs, hole.start, hole.last, { ...ANON, since });
     else {
@@ -49,23 +56,24 @@ function fill(machine: Machine, vma: Vma, hole: Piece, write: boolean): void {
       const huge = (vma.traits & VMA_HUGETLB) !== 0;
       setRun(machine.runs, hole.start, hole.last, { ...ANON, kind: 'file', write: writable, huge, since });
     }
-    return;
+    return true;
   }
   const pte: Pte = { ...ANON, kind: write ? 'anon' : 'zero', write, since };
   if (vma.traits & VMA_HUGETLB) {
     const block = { start: alignDown(hole.start, HUGE_BYTES), last: blockLast(hole.last) };
     const all = { ...ANON, kind: write ? 'anon' : 'zero', write, huge: true, since } as const;
     setRun(machine.runs, max(block.start, vma.start), min(block.last, vma.last), all);
-    return;
+    return true;
   }
   const huge = hugeReach(machine, vma, hole);
   if (huge === undefined) {
     setRun(machine.runs, hole.start, hole.last, pte);
-    return;
+    return true;
   }
   if (hole.start < huge.start) setRun(machine.runs, hole.start, sub(huge.start, 1), pte);
   setRun(machine.runs, huge.start, huge.last, { ...pte, huge: true });
   if (hole.last > huge.last) setRun(machine.runs, add(huge.last, 1), hole.last, pte);
+  return true;
 }
 
 function blockLast(address: U64): U64 {

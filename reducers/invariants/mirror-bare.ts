@@ -4,6 +4,7 @@ import type { Finding, Invariant } from '../../core/invariant.js';
 import { hex } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
 import { type Retraced, retrace } from '../hmm/retrace.js';
+import type { Invalidation } from '../hmm/state.js';
 import type { World } from '../world.js';
 
 /**
@@ -49,12 +50,12 @@ function finding(event: IoctlEvent, traced: Retraced): Finding {
     missing === undefined
       ? ''
       : ` At ${hex(missing.at)} the mirror lacked what ${command} needs${
-          missing.since < 0 ? '' : ` (the memory there is as event ${missing.since} left it)`
+          missing.since < 0 ? '' : ` (the memory there is as event ${missing.since} left it${tookAway(missing.taken)})`
         }, so all pages from there on were asked for again; for ${place} it ${was} until then.`;
   const end = dies
     ? `${command} goes through it, and the kernel dies in this call.`
     : 'The next access through it kills the kernel.';
-  const causes = [page?.since, held?.since, missing?.since, event.seq].filter(
+  const causes = [page?.since, held?.since, missing?.since, missing?.taken?.seq, event.seq].filter(
     (seq) => seq !== undefined && seq >= 0,
   ) as number[];
   return Object.freeze({
@@ -67,4 +68,10 @@ function finding(event: IoctlEvent, traced: Retraced): Finding {
     causes: Object.freeze([...new Set(causes)].sort((a, b) => a - b)),
     advice: `bring the memory back by MIGRATE_TO_SYS before ${device} reads or writes a range of which its mirror lacks a part; the driver must store the backing page (lib/test_hmm.c, dmirror_do_fault)`,
   });
+}
+
+function tookAway(taken: Invalidation | undefined): string {
+  if (taken === undefined) return '';
+  const how = taken.derived ? ', worked out from that call' : '';
+  return `, and the invalidation of ${hex(taken.start)}-${hex(taken.last)} by event ${taken.seq}${how}, took the entry away`;
 }

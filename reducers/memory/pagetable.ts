@@ -134,6 +134,12 @@ export function raiseKnowledge(tx: Tx, space: number, knowledge: Knowledge): voi
   tx.world.pageTables.set(space, Object.freeze({ ...table, knowledge }));
 }
 
+/** Calls do not determine the table after all. What the recording holds of the kernel stays the truth. */
+export function forgetKnowledge(tx: Tx, space: number): void {
+  const table = tx.world.pageTables.get(space);
+  if (table?.knowledge === 'calls') tx.world.pageTables.set(space, Object.freeze({ ...table, knowledge: 'nothing' }));
+}
+
 export function trimRun(run: PteRun, start: U64, last: U64): PteRun {
   return run.start === start && run.last === last ? run : Object.freeze({ ...run, start, last });
 }
