@@ -11,11 +11,14 @@ import { otherCall } from './other-call.js';
 import type { Entered, Thread } from './recorder.js';
 import { copied } from './text.js';
 
+const CLONES: ReadonlySet<string> = new Set(['fork', 'vfork', 'clone', 'clone2', 'clone3']);
 const EXITS: ReadonlySet<string> = new Set(['exit', 'exit_group']);
 
 /** First halves are kept whole up to so much in all, then cut: nothing else ends when no second half ever comes. */
 const MAX_ENTERED_BYTES = 64 << 20;
 const MAX_CROWDED_BYTES = 1024;
+/** Clones under way at once whose children are recognised before the result. */
+const MAX_CLONING = 1024;
 
 /**
  * Calls from text: whole ones, halves that are put together, and ends of threads. The thread's line has been told
@@ -26,8 +29,14 @@ export class CallLines {
   /** How much text the first halves of calls hold. */
   #enteredBytes = 0;
 
+  /** Threads inside a clone whose child has not shown, the earliest first. */
+  readonly #cloning = new Set<Thread>();
+  /** The child of the clone that is being completed, where its event is out already; else 0. */
+  #bornEarly = 0;
+
   constructor(context: Context) {
     this.#context = context;
+    context.recorder.onNewThread = (thread) => this.#bornBeforeResult(thread);
   }
 
   /** A call on one line. */
@@ -46,7 +55,8 @@ export class CallLines {
     const room = this.#enteredBytes + text.length <= MAX_ENTERED_BYTES;
     const kept = room ? text : copied(text.slice(0, MAX_CROWDED_BYTES));
     this.#enteredBytes += kept.length;
-    thread.entered = { name, text: kept, enteredAt: recorder.nextSeq, line };
+    thread.entered = { name, text: kept, enteredAt: recorder.nextSeq, line, child: 0 };
+    if (CLONES.has(name) && this.#cloning.size < MAX_CLONING) this.#cloning.add(thread);
   }
 
   /** The second half: `rest` is what stands behind `resumed>`. */
@@ -58,7 +68,10 @@ export class CallLines {
     }
     owner.entered = null;
     this.#enteredBytes -= entered.text.length;
+    this.#cloning.delete(owner);
+    this.#bornEarly = entered.child;
     this.#complete(owner, entered.text + rest, entered.enteredAt, state, column);
+    this.#bornEarly = 0;
   }
 
   /** strace let the process go in the middle of a call. */
@@ -72,9 +85,10 @@ export class CallLines {
   neverResumed(thread: Thread): void {
     const entered = thread.entered as Entered;
     thread.entered = null;
+    this.#cloning.delete(thread);
     this.#enteredBytes -= entered.text.length;
     const call = splitCall(entered.text);
-    if (call === undefined) return;
+    if (call === undefined || entered.child !== 0) return;
     if (EXITS.has(call.name)) return this.#exitCall(thread, new Args(call, NO_RESULT, this.#context.arena));
     this.#context.report('IOT106', entered.name, 0, entered.line);
     this.#emit(thread, call, NO_RESULT, entered.enteredAt, true, 1);
@@ -157,8 +171,31 @@ export class CallLines {
     const known = call.name === 'ioctl' ? undefined : readCall(args, head);
     if (args.problem === 'range' || (args.problem === 'missing' && !lenient)) return this.#unusable(args, column);
     const event = known === undefined || args.problem !== '' ? otherCall(args, head) : known;
-    recorder.push(event);
+    const isOut = event.kind === 'fork' && this.#bornEarly !== 0 && event.ret === this.#bornEarly;
+    if (!isOut) recorder.push(event);
     this.#learn(thread, event, args);
+  }
+
+  /**
+   * A child's lines may come before the result of the clone that made it. It must not look like a stranger then, so
+   * the clone's event goes out ahead of the child's first one, with the child as its result. Of several
+   * clones under way, the one that began first is taken to be the parent.
+   */
+  #bornBeforeResult(child: Thread): void {
+    const { recorder, arena, tids } = this.#context;
+    const [owner] = this.#cloning;
+    if (owner === undefined || child.tid <= 0) return;
+    this.#cloning.delete(owner);
+    const parent = owner.entered;
+    if (parent === null || !CLONES.has(parent.name)) return;
+    const call = splitCall(parent.text);
+    if (call === undefined) return;
+    const head = { ...this.#head(owner), enteredAt: parent.enteredAt, ret: child.tid, errno: '', injected: false };
+    const event = readCall(new Args(call, { ...NO_RESULT, ret: child.tid }, arena), head);
+    if (event === undefined) return;
+    parent.child = child.tid;
+    tids.born(child.tid);
+    recorder.push(event);
   }
 
   #unusable(args: Args, column: number): void {

@@ -336,12 +336,32 @@ test('a thread number that comes again', () => {
   assert.equal(seen, ['exit_group 0', 'close', 'killed 9', 'exit_group 1', 'exit_group 2']);
 });
 
+test('a child whose lines come before the result of its clone is born first', () => {
+  const text =
+    '5 clone(child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD <unfinished ...>\n6 close(3) = 0\n' +
+    '5 <... clone resumed>, child_tidptr=0x7f) = 6\n5 close(4) = 0\n';
+  const seen = parse(text).events.map((event) => [event.kind, event.tid, 'ret' in event ? event.ret : '', event.seq]);
+  assert.equal(seen, [
+    ['fork', 5, 6, 0],
+    ['close', 6, 0, 1],
+    ['close', 5, 0, 2],
+  ]);
+  // A stranger was taken for the child: the result still tells who it was.
+  const other = parse(text.replace('= 6', '= 7')).events.map((event) => [event.kind, 'ret' in event ? event.ret : '']);
+  assert.equal(other, [
+    ['fork', 6],
+    ['close', 0],
+    ['fork', 7],
+    ['close', 0],
+  ]);
+});
+
 test('which process a line without a number belongs to', () => {
   const rows: readonly [string, readonly number[]][] = [
     // the first process keeps 0 when its number turns up
     ['close(3) = 0\nstrace: Process 12 attached\n[pid 11] close(3) = 0\n[pid 12] close(3) = 0\n', [0, 0, 12]],
     ['fork() = 12\n[pid 12] close(3) = 0\n[pid 11] close(3) = 0\n', [0, 12, 0]],
-    ['fork( <unfinished ...>\n[pid 12] close(3) = 0\n[pid 11] <... fork resumed>) = 12\n', [12, 0]],
+    ['fork( <unfinished ...>\n[pid 12] close(3) = 0\n[pid 11] <... fork resumed>) = 12\n', [0, 12]],
     ['gettid() = 11\nfork( <unfinished ...>\n[pid 11] <... fork resumed>) = 12\n[pid 12] close(3) = 0\n', [0, 0, 12]],
     // the last survivor's lines have no number again
     ['fork() = 12\n[pid 11] close(3) = 0\n[pid 11] +++ exited with 0 +++\nclose(3) = 0\n', [0, 0, 0, 12]],

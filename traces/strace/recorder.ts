@@ -60,6 +60,8 @@ export interface Entered {
   readonly text: string;
   readonly enteredAt: number;
   readonly line: number;
+  /** For a clone: the child whose lines came before its result, so that its event is out already; else 0. */
+  child: number;
 }
 
 /** Told of statements that belong to no ioctl, and of calls that had to be forgotten. */
@@ -76,6 +78,8 @@ const NOTE_BYTES = 96;
 
 export class Recorder {
   readonly #report: Report;
+  /** Told of each thread that was not seen before, ahead of its first event. */
+  onNewThread: (thread: Thread) => void = () => undefined;
   readonly #threads = new Map<number, Thread>();
   #latest: Thread | null = null;
   /** Events from `#head` on wait to be taken; the first has the sequence number `#taken`. */
@@ -103,6 +107,7 @@ export class Recorder {
       if (this.#threads.size >= MAX_THREADS) this.#forgetIdle();
       thread = { tid, run: [], runCount: 0, runBytes: 0, last: null, entered: null, ended: false };
       this.#threads.set(tid, thread);
+      this.onNewThread(thread);
     }
     this.#latest = thread;
     return thread;
