@@ -31,8 +31,11 @@ export function markDirty(call: Call): void {
   const pageSize = s.u64(40);
   const bitmap = s.u64(48);
   const bad = pageSize === 0 || length === 0 || bitmap === 0;
-  if ((bad || mod(iova, pageSize) !== 0 || mod(length, pageSize) !== 0) && call.fail('EINVAL', 'test-dirty.range'))
+  if (bad) {
+    call.fail('EINVAL', 'test-dirty.range');
     return;
+  }
+  if ((mod(iova, pageSize) !== 0 || mod(length, pageSize) !== 0) && call.fail('EINVAL', 'test-dirty.range')) return;
   const count = div(length, pageSize);
   if (count > MAX_PAGES && call.fail('EOVERFLOW', 'test-dirty.size')) return;
   const hwpt = lookup(call, s.u32(8), 'hwpt-paging', 'test-dirty.hwpt');

@@ -15,7 +15,8 @@ import type { BoundDevice, Ioas, IoasObject, IommufdContext, IommuObject, Object
  * and an IOAS that a successful call proves is adopted.
  */
 
-const MAX_ID = 0x7fff_ffff;
+/** The kernel gives out ids below 2^31; a recording that shows one near that end is not followed. */
+const MAX_ID = 0x3fff_ffff;
 
 /** A context for a newly opened file; `unknownSince` is -1 when the recording saw the open. */
 export function newContext(tx: Tx, unknownSince: number): IommufdContext {
@@ -75,7 +76,7 @@ export function takeId(tx: Tx, contextId: number, id: number): void {
     const free = tx.openTable(tx.world.iommufds, contextId, 'freeIds');
     for (let skipped = context.nextObjectId; skipped < id; skipped++) free.set(skipped, true);
   }
-  patchContext(tx, contextId, { nextObjectId: Math.min(id + 1, MAX_ID) });
+  patchContext(tx, contextId, { nextObjectId: id + 1 });
 }
 
 export function giveId(tx: Tx, contextId: number, id: number): void {

@@ -5,6 +5,7 @@ import {
   addUsers,
   contextOf,
   dropObject,
+  markContextUnknown,
   missing,
   objectOf,
   patchContext,
@@ -36,7 +37,11 @@ export function destroy(call: Call): void {
     missing(call, contextId, 'destroy.object');
     return;
   }
-  if ((object.users > 0 || isMapped(call, object)) && call.fail('EBUSY', 'destroy.busy')) return;
+  if (object.users > 0 || isMapped(call, object)) {
+    // Where the recording says that it went all the same, something is unknown: what refers to it still stands here.
+    if (!call.fail('EBUSY', 'destroy.busy')) markContextUnknown(call.tx, contextId, call.event.seq);
+    return;
+  }
   if (call.succeed('destroy.ok')) destroyObject(call.tx, contextId, object);
 }
 

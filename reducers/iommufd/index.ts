@@ -123,6 +123,10 @@ function payloadMissing(call: Call): void {
 }
 
 function ioctl(call: Call): void {
+  if (!call.tx.world.iommufds.has(call.file.object)) {
+    call.unknown('the context behind the fd is not known');
+    return;
+  }
   const request = call.event.kind === 'ioctl' ? call.event.request : 0;
   const nr = (request & 0xff) - COMMAND_BASE;
   if (nr < 0 || nr >= COMMAND_COUNT) {
