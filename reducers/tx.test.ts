@@ -48,7 +48,11 @@ test('a nested table is cloned once, then written in place, and frozen at the en
 test('ids go on where the snapshot left them', () => {
   const tx = new Tx(emptyWorld());
   assert.equal([tx.nextId('a'), tx.nextId('a'), tx.nextId('b')], [1, 2, 1]);
-  assert.is(new Tx(tx.commit()).nextId('a'), 3);
+  assert.is(tx.lastId('a'), 2, 'known before the commit');
+  const next = new Tx(tx.commit());
+  assert.is(next.lastId('a'), 2);
+  assert.is(next.nextId('a'), 3);
+  assert.is(next.lastId('never'), 0);
 });
 
 test('no record: a change is none, and opening a table of it is our own bug', () => {

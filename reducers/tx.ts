@@ -26,9 +26,14 @@ export class Tx {
 
   /** The next id of a kind of object, from 1; part of the state, so that replays agree. */
   nextId(kind: string): number {
-    const id = (this.#counters.get(kind) ?? this.world.counters.get(kind) ?? 0) + 1;
+    const id = this.lastId(kind) + 1;
     this.#counters.set(kind, id);
     return id;
+  }
+
+  /** The id of a kind that was given out last, 0 when none was. The table of counters does not know it yet. */
+  lastId(kind: string): number {
+    return this.#counters.get(kind) ?? this.world.counters.get(kind) ?? 0;
   }
 
   /**

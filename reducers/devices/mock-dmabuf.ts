@@ -83,7 +83,7 @@ export function dmabufRevoke(call: Call): void {
   }
   if (!call.succeed('dmabuf-revoke.ok')) return;
   // All pages made so far lose their memory; later ones get it again once the buffer is valid.
-  const revokedPagesBefore = call.tx.world.counters.get('io-pages') ?? 0;
+  const revokedPagesBefore = call.tx.lastId('io-pages');
   const revoked = call.struct.u32(20) !== 0;
   call.tx.world.dmaBufs.set(file.id, Object.freeze({ ...buffer, revoked, revokedPagesBefore }));
 }

@@ -49,6 +49,18 @@ test('ids of a mock device: itself, the bound device, the automatic HWPT', () =>
   decidedBy(b.destroy(ioas), '', 'destroy.ok');
 });
 
+test('a busy object that a recording destroys all the same leaves nothing behind that points nowhere', () => {
+  const { b, ioas } = bench();
+  const made = b.mockDomain(ioas);
+  for (const id of [made.device, made.hwpt, ioas]) {
+    const answer = b.ioctl(3, 0x3b80, struct(8, [4, id]), { recorded: { ret: 0, errno: '' } });
+    assert.is(answer.verdict, 'diverge');
+    assert.is(answer.rule, 'destroy.busy');
+  }
+  assert.is(b.destroy(made.standing).rule, 'destroy.ok');
+  assert.match(b.destroy(99).unknown, /objects unknown since event/);
+});
+
 test('MOCK_DOMAIN: what it can be attached to', () => {
   const { b, ioas } = bench();
   decidedBy(b.mockDomain(ioas, 2).answer, 'EINVAL', 'mock-domain.flags');
