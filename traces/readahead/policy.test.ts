@@ -10,13 +10,13 @@ const packed = (sizeBytes: number): ReadFile => ({ sizeBytes, isGzipped: true })
 
 test('a thread is started for much text only, and where there is a second core', () => {
   const rows: [readonly ReadFile[], number, boolean][] = [
-    [[plain(16 * MIB)], 2, true],
-    [[plain(16 * MIB)], 1, false],
-    [[plain(16 * MIB - 1)], 2, false],
-    [[packed(2 * MIB)], 4, true],
-    [[packed(2 * MIB - 1)], 4, false],
-    [[plain(10 * MIB), plain(10 * MIB)], 2, true],
-    [[plain(8 * MIB), packed(MIB)], 2, true],
+    [[plain(32 * MIB)], 2, true],
+    [[plain(32 * MIB)], 1, false],
+    [[plain(32 * MIB - 1)], 2, false],
+    [[packed(4 * MIB)], 4, true],
+    [[packed(4 * MIB - 1)], 4, false],
+    [[plain(20 * MIB), plain(20 * MIB)], 2, true],
+    [[plain(16 * MIB), packed(2 * MIB)], 2, true],
     [[plain(0)], 64, false],
     [[], 64, false],
   ];

@@ -9,8 +9,8 @@ export interface ReadFile {
   readonly isGzipped: boolean;
 }
 
-/** A thread needs about as long to start as this much text takes to be parsed. */
-const WORTH_A_THREAD_BYTES = 16 << 20;
+/** Half of this is parsed in about the time that a thread needs to start and to get its code compiled (measured). */
+const WORTH_A_THREAD_BYTES = 32 << 20;
 /** Recordings are very much alike from line to line. */
 const USUAL_GZIP_RATIO = 8;
 

@@ -48,14 +48,14 @@ async function send(recording: Recording, port: MessagePort, credit: Credit): Pr
       const batch = encoder.encode(events);
       await credit.spend();
       const message: Message = { progress: progress.next(), batch };
-      port.postMessage(message, [batch.ints.buffer, batch.wides.buffer, batch.blob.buffer]);
+      port.postMessage(message, []);
     }
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
     failure = error.diagnostic;
   }
   const message: Message = { progress: progress.next(), batch: null, failure };
-  port.postMessage(message);
+  port.postMessage(message, []);
 }
 
 const assignment = workerData as Assignment;
