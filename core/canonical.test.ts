@@ -119,6 +119,47 @@ for (const [what, a, b] of [
   test(`the same: ${what}`, () => assert.is(hashCanonical(a), hashCanonical(b)));
 }
 
+/** A table of `size` entries, made in the order that `step` gives. */
+function counted(size: number, step: number): OrderedMap<number, unknown> {
+  const map = OrderedMap.numeric<number, unknown>();
+  for (let i = 0; i < size; i++) map.set((i * step) % size, { number: (i * step) % size });
+  return map;
+}
+
+test('tables of any size: equal ones are equal, shared or not, frozen or not; one entry makes them differ', () => {
+  for (const size of [0, 1, 16, 17, 1000]) {
+    const shared = counted(size, 1).freeze();
+    const alone = [counted(size, 1), counted(size, 7).freeze(), counted(size, 1)];
+    assert.is(hashCanonical([shared, shared, shared]), hashCanonical(alone), `${size}`);
+    assert.is(hashCanonical([shared, shared.edit(), shared.edit().freeze()]), hashCanonical(alone), `${size}`);
+    const other = shared.edit().set(size, { number: size });
+    assert.is.not(hashCanonical([shared, other, shared]), hashCanonical(alone), `${size}`);
+    other.delete(size);
+    assert.is(hashCanonical([shared, other.freeze(), shared]), hashCanonical(alone), `${size}`);
+  }
+});
+
+test('a table that many share is gone through once', () => {
+  let reads = 0;
+  const table = counted(100, 1).set(100, {
+    get seen() {
+      return ++reads;
+    },
+  });
+  const forks = OrderedMap.numeric<number, unknown>();
+  for (let i = 0; i < 50; i++) forks.set(i, { table: table.freeze().edit().freeze() });
+  hashCanonical(forks);
+  assert.is(reads, 2, 'its one field is looked at twice');
+});
+
+test('a table that was changed although it is frozen has another hash', () => {
+  const entry = { number: 1 };
+  const table = counted(100, 1).set(100, entry).freeze();
+  const before = hashCanonical({ table });
+  entry.number = 2;
+  assert.is.not(hashCanonical({ table }), before);
+});
+
 test('a NaN of any bits is one value', () => {
   const odd = new Float64Array(new BigUint64Array([0xfff8_0000_0000_0001n]).buffer)[0];
   assert.is(hashCanonical(odd), hashCanonical(Number.NaN));

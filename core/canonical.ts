@@ -6,7 +6,9 @@ import { high32, low32, U64_MAX, type U64 } from './u64.js';
 /**
  * The canonical encoding: equal states give equal bytes, whatever way they were reached.
  * Object fields are written in order of their names, maps in order of their keys; `undefined` fields are
- * left out. Every value starts with a tag and carries its length, so no two values share an encoding.
+ * left out. Every value starts with a tag and carries its length, so no two values share an encoding. A table of more than
+ * {@link INLINE_ENTRIES} entries stands there by the sha256 of its entries: tables that snapshots or processes share, such
+ * as the address spaces of forks, are gone through once, however many hold them.
  */
 export type Canonical =
   | undefined
@@ -23,7 +25,11 @@ const FLUSH_BYTES = 1 << 16;
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 const LONE_SURROGATE = /\p{Surrogate}/u;
 
+const INLINE_ENTRIES = 16;
+
 class Encoder {
+  /** Of this encoding only: a second hash of a snapshot must find out whether somebody touched it. */
+  readonly #digests = new Map<object, Buffer>();
   #buffer = Buffer.allocUnsafe(FLUSH_BYTES * 2);
   #at = 0;
   #sink: (chunk: Buffer) => void;
@@ -105,6 +111,38 @@ class Encoder {
     }
   }
 
+  #table(table: OrderedMap<U64 | string, unknown>): void {
+    const isInline = table.size <= INLINE_ENTRIES;
+    this.#tag(isInline ? 'm' : 'M', table.size);
+    if (isInline) {
+      this.#entries(table);
+      return;
+    }
+    const known = table.isFrozen ? this.#digests.get(table.root) : undefined;
+    const digest = known ?? this.#digest(table);
+    if (table.isFrozen) this.#digests.set(table.root, digest);
+    this.#room(digest.length);
+    this.#at += digest.copy(this.#buffer, this.#at);
+  }
+
+  #entries(table: OrderedMap<U64 | string, unknown>): void {
+    for (const [key, item] of table) {
+      this.value(key);
+      this.value(item);
+    }
+  }
+
+  #digest(table: OrderedMap<U64 | string, unknown>): Buffer {
+    this.flush();
+    const outer = this.#sink;
+    const hash = createHash('sha256');
+    this.#sink = (chunk) => hash.update(chunk);
+    this.#entries(table);
+    this.flush();
+    this.#sink = outer;
+    return hash.digest();
+  }
+
   #object(value: object): void {
     if (value instanceof Bytes) {
       this.#tag('b', value.length);
@@ -112,11 +150,7 @@ class Encoder {
       value.copyTo(this.#buffer, this.#at);
       this.#at += value.length;
     } else if (value instanceof OrderedMap) {
-      this.#tag('m', value.size);
-      for (const [key, item] of value) {
-        this.value(key);
-        this.value(item);
-      }
+      this.#table(value);
     } else if (Array.isArray(value)) {
       this.#tag('a', value.length);
       for (const item of value) this.value(item);

@@ -49,6 +49,13 @@ export class OrderedMap<K extends Key, V> {
     return this.#frozen;
   }
 
+  /**
+   * What this map shares with its copies until one of them is written to. Two frozen maps with one root hold the same entries.
+   */
+  get root(): object {
+    return (this.#tree as unknown as { readonly _root: object })._root;
+  }
+
   /** Ends the editing of this map for good; {@link edit} opens a copy. */
   freeze(): this {
     this.#frozen = true;
