@@ -188,9 +188,11 @@ function answer(
     if (call.recordedRet !== null) first.machine.store(call.tx);
     return;
   }
-  const usual = trials.find((trial) => trial.outcome.errno === '' && trial.outcome.dies === undefined) ?? first;
-  if (certain) predict(call, mirror, name, args, first.outcome, own, '');
-  else if (trials.length === pages.length) predict(call, mirror, name, args, usual.outcome, own, FREE_PAGES);
+  const sameTouched = trials.every((trial) =>
+    trials.every((other) => other.pages !== trial.pages || alike(other.outcome, trial.outcome, mirror.device)),
+  );
+  if (certain) predict(call, mirror, name, args, first.outcome, own);
+  else if (sameTouched) predictByFact(call, mirror, name, args, trials, own);
   else call.unknown(TOUCHED);
   if (call.recordedRet === null) return;
   const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
@@ -198,11 +200,17 @@ function answer(
   const lost = certain && agreeing.length === 0;
   if ((lost || chosen.machine.knowledge === 'nothing') && name === 'snapshot')
     adoptTold(call, mirror, chosen.machine, args);
-  if (chosen.machine.askedPages && agreeing.every((trial) => trial.pages === chosen.pages))
-    noteCoherentPages(call.tx, mirror.device, chosen.machine.coherentPages, call.event.seq);
+  if (pages.length > 1 || chosen.machine.askedPages) learnPages(call, mirror, agreeing);
   chosen.machine.store(call.tx);
   // The recording contradicts what calls seemed to determine: one finding, and not one for each call that follows.
   if (lost) forgetKnowledge(call.tx, mirror.space);
+}
+
+/** The recorded answer is that of one size only: from now on it is known. */
+function learnPages(call: Call, mirror: Mirror, agreeing: readonly Trial[]): void {
+  const told = agreeing[0];
+  if (told === undefined || agreeing.some((trial) => trial.pages !== told.pages)) return;
+  noteCoherentPages(call.tx, mirror.device, told.machine.coherentPages, call.event.seq);
 }
 
 const FREE_PAGES = 'which device pages are free was not recorded: it shows with the first that is taken';
@@ -213,7 +221,6 @@ function isSpecial(tx: Tx, vma: Vma): boolean {
   return vma.file !== 0 && tx.world.files.get(vma.file)?.kind === 'dmirror';
 }
 
-/** `byFact`: why the machine could refuse where the outcome is a success; '' when it could not. */
 function predict(
   call: Call,
   mirror: Mirror,
@@ -221,17 +228,47 @@ function predict(
   args: DmirrorArgs,
   outcome: Outcome,
   own: AddressSpace | undefined,
-  byFact: string,
 ): void {
   if (outcome.errno !== '') {
     call.fail(outcome.errno, outcome.rule);
     return;
   }
+  if (!copiesAllowed(call, name, args, own) || !call.succeed(outcome.rule)) return;
+  outOf(call, mirror, name, args, outcome);
+}
+
+/**
+ * Which size the free pages of a coherent device have is a fact that one answer teaches: a success is that of one of
+ * the sizes; a failure may have other reasons.
+ */
+function predictByFact(
+  call: Call,
+  mirror: Mirror,
+  name: CommandName,
+  args: DmirrorArgs,
+  trials: readonly Trial[],
+  own: AddressSpace | undefined,
+): void {
+  const good = trials.filter(({ outcome }) => outcome.errno === '' && outcome.dies === undefined);
+  const usual = good[0];
+  if (usual === undefined) {
+    call.unknown(FREE_PAGES);
+    return;
+  }
+  if (!copiesAllowed(call, name, args, own) || !call.succeedByFact(usual.outcome.rule, FREE_PAGES)) return;
+  const taught = good.find((trial) => agrees(call, mirror, trial.outcome, args)) ?? usual;
+  outOf(call, mirror, name, args, taught.outcome);
+}
+
+/** False after a prediction: what the command found cannot be copied out. */
+function copiesAllowed(call: Call, name: CommandName, args: DmirrorArgs, own: AddressSpace | undefined): boolean {
   const copiesOut = name === 'read' || name === 'migrateToDev' || name === 'exclusive';
-  if (copiesOut && !bufferAllows(call, own, args, true)) return;
-  if (name === 'snapshot' && !bufferAllows(call, own, args, true, 1)) return;
-  if (canCopy(call.tx, own, call.arg, STRUCT_BYTES, true) === 'no' && call.fail('EFAULT', 'dmirror.fault')) return;
-  if (!(byFact === '' ? call.succeed(outcome.rule) : call.succeedByFact(outcome.rule, byFact))) return;
+  if (copiesOut && !bufferAllows(call, own, args, true)) return false;
+  if (name === 'snapshot' && !bufferAllows(call, own, args, true, 1)) return false;
+  return canCopy(call.tx, own, call.arg, STRUCT_BYTES, true) !== 'no' || !call.fail('EFAULT', 'dmirror.fault');
+}
+
+function outOf(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs, outcome: Outcome): void {
   outCounts(call, outcome.cpages, outcome.faults);
   const note = name === 'snapshot' ? noteAt(call.memOut, args.ptr) : undefined;
   if (note === undefined) return;
