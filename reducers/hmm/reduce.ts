@@ -2,9 +2,11 @@ import type { Event } from '../../core/event.js';
 import type { Interval } from '../../core/interval.js';
 import type { Families } from '../family.js';
 import { knownProcessOf } from '../files/processes.js';
+import type { Process } from '../files/state.js';
 import { lastOfPages } from '../memory/flags.js';
 import { noteChange, raiseKnowledge, settleChanges } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
+import type { World } from '../world.js';
 import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
 import { callChangesPages, MADV_POPULATE_READ, MADV_POPULATE_WRITE, mappingFills } from './space-calls.js';
@@ -16,14 +18,19 @@ import { dropPages, forkPages } from './space-life.js';
  * look at an empty table.
  */
 
+/** The process of an event, also by a thread that was not seen before. */
+function callerOf(world: World, event: Event): Process | undefined {
+  return knownProcessOf(world, event) ?? (event.pid === 0 ? undefined : world.processes.get(event.pid));
+}
+
 /** The space that an event acts in, as it was before; 0 where no page table is concerned. */
 export function pagesBefore(tx: Tx, event: Event): number {
   if (event.kind === 'madvise' && (event.advice === MADV_POPULATE_READ || event.advice === MADV_POPULATE_WRITE)) {
-    const caller = knownProcessOf(tx.world, event);
+    const caller = callerOf(tx.world, event);
     if (caller !== undefined && event.ret !== null) raiseKnowledge(tx, caller.space, 'calls');
   }
   if (tx.world.pageTables.size === 0) return 0;
-  const process = knownProcessOf(tx.world, event);
+  const process = callerOf(tx.world, event);
   const space = process?.space ?? 0;
   if (!tx.world.pageTables.has(space)) return 0;
   if (event.kind !== 'invalidateStart' && event.kind !== 'invalidateEnd') settleChanges(tx, space, event.tid);

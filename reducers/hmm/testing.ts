@@ -87,7 +87,8 @@ export class Lab {
   #openFds = 3;
 
   feed(event: Event): Verdict | undefined {
-    const numbered = { ...event, seq: this.#seq, ...('enteredAt' in event ? { enteredAt: this.#seq } : {}) } as Event;
+    const entered = 'enteredAt' in event && event.enteredAt === 0 ? { enteredAt: this.#seq } : {};
+    const numbered = { ...event, seq: this.#seq, ...entered } as Event;
     this.#seq++;
     const before = this.world;
     const tx = new Tx(before);
