@@ -172,6 +172,28 @@ test('FAIL_ALLOC leaves the first page where it is', () => {
   assert.is(lab.ask(0, TO_DEV, TWO).cpages, 2);
 });
 
+test('huge pages move as one, and count as one on their way back', () => {
+  const lab = new Lab();
+  const at = 0x4000_0000;
+  const block = command(at, 512);
+  lab.feed(ev('mmap', { addr: at, lengthBytes: 2 << 20, flags: 0x32, ret: at }));
+  lab.feed(ev('mmap', { lengthBytes: 4 << 20, ret: 0x7f01_0000_0000 }));
+  const ask = (nr: number): ReturnType<Lab['ask']> => lab.ask(0, nr, command(at, 512, 0x7f01_0000_0000));
+  lab.populate(at + 5 * PAGE, 1, true);
+  assert.equal(lab.snapshot(0, at, 2), [6, 6]);
+  assert.is(ask(TO_DEV).cpages, 512);
+  assert.equal(lab.snapshot(0, at, 2), [0x26, 0x26]);
+  assert.is(lab.ask(0, TO_SYS, block).cpages, 1);
+  assert.equal(lab.snapshot(0, at, 1), [6]);
+  ask(TO_DEV);
+  lab.ask(0, FLAGS, FIRST);
+  assert.is(lab.ask(0, TO_SYS, block).cpages, 512, 'small pages stand in');
+  assert.equal(lab.snapshot(0, at, 1), [2]);
+  ask(TO_DEV);
+  lab.feed(ev('munmap', { addr: at, lengthBytes: PAGE }));
+  assert.equal(lab.snapshot(0, at, 2), [0xff, 0x22]);
+});
+
 test('mprotect takes the right to write from device-private memory for good', () => {
   const lab = new Lab();
   lab.populate(MEMORY, 1, true);

@@ -140,17 +140,19 @@ export function migrateToSystem(
 function toSystem(machine: Machine, mirror: WorkMirror, piece: Piece, segStart: U64, segLast: U64): number {
   const { pte } = piece;
   if (pte === undefined || pte.device !== mirror.device || pte.kind === 'exclusive') return 0;
-  if (mirror.failAlloc) {
-    mirror.failAlloc = false;
-    return -1;
-  }
   const huge = hugePart(pte, piece.start, piece.last);
+  // Coherent memory that huge entries map stays where it is.
+  if (pte.kind === 'coherent' && huge?.start === piece.start && huge.last === piece.last) return 0;
+  const aligned = huge?.start === segStart && huge.last === segLast && sub(segLast, segStart) === SEGMENT_BYTES - 1;
+  const fails = mirror.failAlloc;
+  mirror.failAlloc = false;
+  // A huge page falls back to small ones.
+  if (fails && !aligned) return -1;
   if (pte.kind === 'private') {
-    const whole = huge?.start === segStart && huge.last === segLast && sub(segLast, segStart) === SEGMENT_BYTES - 1;
+    const whole = aligned && !fails;
     comeBack(machine, mirror, pte, piece.start, piece.last, whole);
     return whole ? 1 : pagesIn(piece.start, piece.last);
   }
-  // Coherent: what huge entries map stays where it is.
   if (huge === undefined) return comeBack(machine, mirror, pte, piece.start, piece.last, false);
   let count = 0;
   if (huge.start > piece.start) count += comeBack(machine, mirror, pte, piece.start, sub(huge.start, 1), false);

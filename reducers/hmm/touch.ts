@@ -166,16 +166,16 @@ export function restoreExclusive(machine: Machine, vma: Vma, piece: Piece, pte: 
 function bringBack(machine: Machine, vma: Vma, piece: Piece, pte: PteRun, write: boolean): boolean {
   machine.invalidate(NOTIFY_MIGRATE, piece.start, piece.last, pte.device);
   const owner = machine.mirror(pte.mirror);
-  if (owner?.failAlloc) {
-    owner.failAlloc = false;
-    return false;
-  }
   const huge = hugePart(pte, piece.start, piece.last);
+  const fails = owner?.failAlloc ?? false;
+  if (owner !== undefined) owner.failAlloc = false;
+  // A huge page falls back to small ones.
+  if (fails && huge === undefined) return false;
   const start = huge === undefined ? piece.start : min(piece.start, alignDown(huge.start, HUGE_BYTES));
   const last = huge === undefined ? piece.last : max(piece.last, blockLast(huge.last));
   if (owner !== undefined) dropEntries(owner.ptes, start, last);
-  const moved: Pte = { ...pte, kind: 'anon', device: -1, mirror: 0, since: machine.seq };
-  setRun(machine.runs, start, last, moved);
+  const since = machine.seq;
+  setRun(machine.runs, start, last, { ...pte, kind: 'anon', huge: pte.huge && !fails, device: -1, mirror: 0, since });
   if (!write || pte.write) return true;
   return touch(machine, vma, piece.start, piece.last, true);
 }
