@@ -4,7 +4,7 @@ import type { Finding, Invariant } from '../../core/invariant.js';
 import { hex } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
 import { type Retraced, retrace } from '../hmm/retrace.js';
-import type { Invalidation } from '../hmm/state.js';
+import { type Invalidation, isPrivateDevice, type Mirror } from '../hmm/state.js';
 import type { World } from '../world.js';
 
 /**
@@ -22,8 +22,12 @@ export const mirrorBare: Invariant<World> = Object.freeze({
   why: 'the kernel dies when it touches device-private memory through its own page, which has no memory behind it',
   kinds: Object.freeze(['ioctl'] as const),
 
+  /** Only a device with private memory in the space can have it in its mirror. */
   concerns(before: World, event: Event): boolean {
-    return before.mirrors.size > 0 && event.kind === 'ioctl' && isDmirror(before, event);
+    if (before.mirrors.size === 0 || event.kind !== 'ioctl') return false;
+    const mirror = mirrorOf(before, event);
+    if (mirror === undefined || !isPrivateDevice(mirror.device)) return false;
+    return ((before.pageTables.get(mirror.space)?.devices ?? 0) & (1 << mirror.device)) !== 0;
   },
 
   check(before: World, event: Event): readonly Finding[] {
@@ -33,10 +37,11 @@ export const mirrorBare: Invariant<World> = Object.freeze({
   },
 });
 
-function isDmirror(world: World, event: IoctlEvent): boolean {
+function mirrorOf(world: World, event: IoctlEvent): Mirror | undefined {
   const process = knownProcessOf(world, event);
   const file = world.fdTables.get(process?.fdTable ?? 0)?.fds.get(event.fd)?.file;
-  return world.files.get(file ?? 0)?.kind === 'dmirror';
+  const open = world.files.get(file ?? 0);
+  return open?.kind === 'dmirror' ? world.mirrors.get(open.object) : undefined;
 }
 
 function finding(event: IoctlEvent, traced: Retraced): Finding {
