@@ -116,17 +116,9 @@ function mockPaging(call: Call, device: BoundDevice, flags: number): DomainTrait
   if (flags & FAULT_ID_VALID && flags & NEST_PARENT && call.fail('EOPNOTSUPP', 'hwpt-alloc.fault-parent'))
     return undefined;
   if (s.u32(28) === 0) return mockTraits(false, dirty);
-  if (s.u32(24) !== DATA_SELFTEST && call.fail('EOPNOTSUPP', 'hwpt-alloc.data-type')) return undefined;
-  const data = readUserData(call, s.u64(32), s.u32(28), 8, 4, 'hwpt-alloc.data-size');
-  if (data === undefined) {
-    call.unknown('payload not recorded');
-    return undefined;
-  }
-  if ('errno' in data) {
-    call.fail(data.errno, data.rule);
-    return undefined;
-  }
-  const pageTable = data.bytes.u32(4);
+  const bytes = selftestData(call);
+  if (bytes === undefined) return undefined;
+  const pageTable = bytes.u32(4);
   if (pageTable > 1 && call.fail('EOPNOTSUPP', 'hwpt-alloc.page-table')) return undefined;
   return mockTraits(pageTable === 1, dirty);
 }
@@ -188,8 +180,8 @@ function ownerOf(device: BoundDevice): string {
   return device.mock !== null ? MOCK_OWNER : device.key;
 }
 
-/** The IOTLB of a nested mock domain (`__mock_domain_alloc_nested`), or undefined after a failure. */
-function mockIotlb(call: Call): readonly number[] | undefined {
+/** The mock driver's own data that the call brings, or undefined after a prediction. */
+function selftestData(call: Call): Bytes | undefined {
   const s = call.struct;
   if (s.u32(24) !== DATA_SELFTEST && call.fail('EOPNOTSUPP', 'hwpt-alloc.data-type')) return undefined;
   const data = readUserData(call, s.u64(32), s.u32(28), 8, 4, 'hwpt-alloc.data-size');
@@ -197,11 +189,16 @@ function mockIotlb(call: Call): readonly number[] | undefined {
     call.unknown('payload not recorded');
     return undefined;
   }
-  if ('errno' in data) {
-    call.fail(data.errno, data.rule);
-    return undefined;
-  }
-  const value = data.bytes.u32(0);
+  if ('bytes' in data) return data.bytes;
+  call.fail(data.errno, data.rule);
+  return undefined;
+}
+
+/** The IOTLB of a nested mock domain (`__mock_domain_alloc_nested`), or undefined after a failure. */
+function mockIotlb(call: Call): readonly number[] | undefined {
+  const bytes = selftestData(call);
+  if (bytes === undefined) return undefined;
+  const value = bytes.u32(0);
   return Object.freeze([value, value, value, value]);
 }
 
