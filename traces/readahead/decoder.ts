@@ -16,6 +16,9 @@ import {
   WIDE_RET,
 } from './batch.js';
 
+/** So many events are made and then replayed while they are in the cache, and young to the garbage collector. */
+const PART_EVENTS = 1024;
+
 const NOTHING: EncodedBatch = {
   count: 0,
   ints: new Int32Array(0),
@@ -42,17 +45,24 @@ export class BatchDecoder {
   #blobAt = 0;
   #seq = 0;
 
-  /** Takes the buffers over: the events' memory stays in them. */
-  decode(batch: EncodedBatch): EventBatch {
+  /**
+   * Takes the buffers over: the events' memory stays in them. The events come in order and in parts, which must be
+   * taken to the end before the next batch.
+   */
+  *decode(batch: EncodedBatch): Generator<EventBatch, void> {
     for (const text of batch.shared) this.#shared.push(text);
     this.#open(batch);
+    for (let left = batch.count; left > 0; left -= PART_EVENTS) yield this.#part(Math.min(left, PART_EVENTS));
+    this.#open(NOTHING);
+  }
+
+  #part(count: number): EventBatch {
     const events: Event[] = [];
-    for (let i = 0; i < batch.count; i++) {
+    for (let i = 0; i < count; i++) {
       const event = this.#event();
       events.push(event);
       this.#seq = event.seq + 1;
     }
-    this.#open(NOTHING);
     return events;
   }
 

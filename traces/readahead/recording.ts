@@ -15,7 +15,7 @@ const SCRIPT = new URL('worker.js', import.meta.url);
 /**
  * A recording that another thread reads, gunzips and parses, ahead of whoever takes the events: with two cores
  * parsing then costs (nearly) no time. It gives the very events, diagnostics and errors that the importers give here,
- * and each batch comes with what the recording said of itself when it was made.
+ * and batches come with what the recording said of itself when they were made.
  *
  * The thread is a bare worker and none of a pool: pools hand out tasks and their one result each, this is a
  * single stream, whose order and back-pressure are the point, and it ends with its reader. It starts with the
@@ -66,7 +66,7 @@ export class ReadAheadRecording implements Recording {
       for (;;) {
         const message = await thread.next();
         this.#take(message.progress);
-        if (message.batch !== null) yield decoder.decode(message.batch);
+        if (message.batch !== null) yield* decoder.decode(message.batch);
         else if (message.failure !== null) throw new InputError(message.failure);
         else return;
       }
