@@ -53,7 +53,7 @@ export class OrderedMap<K extends Key, V> {
    * What this map shares with its copies until one of them is written to. Two frozen maps with one root hold the same entries.
    */
   get root(): object {
-    return (this.#tree as unknown as { readonly _root: object })._root;
+    return Reflect.get(this.#tree, '_root') as object; // not part of the package's types
   }
 
   /** Ends the editing of this map for good; {@link edit} opens a copy. */

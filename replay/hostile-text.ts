@@ -73,12 +73,7 @@ export const WITH_DEVICE: string = [
   `openat(AT_FDCWD, "/dev/vfio/7", O_RDWR) = ${GROUP}\n`,
   ioctl(GROUP, 'VFIO_GROUP_SET_CONTAINER', u32(3)),
   `ioctl(${CONTAINER}, VFIO_SET_IOMMU, 0x3) = 0\n`,
-  ioctl(
-    GROUP,
-    'VFIO_GROUP_GET_DEVICE_FD',
-    '\\x30\\x30\\x30\\x30\\x3a\\x30\\x30\\x3a\\x31\\x30\\x2e\\x30\\x00',
-    `${DEVICE}`,
-  ),
+  ioctl(GROUP, 'VFIO_GROUP_GET_DEVICE_FD', '\\x30\\x30\\x30\\x30\\x3a\\x30\\x30\\x3a\\x31\\x30\\x2e\\x30\\x00', DEVICE),
 ].join('');
 
 /** IOMMU_IOAS_MAP at a fixed IOVA. */
