@@ -155,7 +155,7 @@ function isOverwritten(outs: readonly OutWrite[], index: number): boolean {
 
 function shown(value: U64 | -1 | null): string | number {
   if (value === null) return '?';
-  return typeof value === 'number' && value < 0x10_0000 ? value : hex(value as U64);
+  return typeof value === 'number' && value < 0x10_0000 ? value : hex(value);
 }
 
 /** Both sides of a call for people and for `--json`; for any verdict. */

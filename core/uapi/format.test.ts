@@ -33,7 +33,11 @@ const rows: readonly (readonly [kind: string, request: number, values: Plain, te
   [
     'iommufd',
     0x3b82,
-    { ioas_id: 1, num_iovas: 9, allowed_iovas: { addr: 0x1000, target: Array(9).fill({ start: 1, last: 2 }) } },
+    {
+      ioas_id: 1,
+      num_iovas: 9,
+      allowed_iovas: { addr: 0x1000, target: Array.from({ length: 9 }, () => ({ start: 1, last: 2 })) },
+    },
     `IOMMU_IOAS_ALLOW_IOVAS {ioas_id=1, num_iovas=9, allowed_iovas=0x1000->[${'{start=0x1, last=0x2}, '.repeat(8)}+1]}`,
   ],
   [

@@ -17,7 +17,8 @@ import {
   typedObject,
 } from './context.js';
 import { realTraits } from './domain.js';
-import { destroyPagingHwpt, makePagingHwpt } from './hwpt-object.js';
+import { makePagingHwpt } from './hwpt-make.js';
+import { destroyPagingHwpt } from './hwpt-object.js';
 import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { BoundDevice, DomainTraits, MockDevice } from './state.js';
 import { releaseContextIfDone } from './teardown.js';

@@ -94,7 +94,7 @@ export function putObject(tx: Tx, contextId: number, object: IommuObject): void 
 
 /** Replaces fields of an object that exists. */
 export function patchObject<T extends IommuObject>(tx: Tx, contextId: number, object: T, patch: Partial<T>): T {
-  const changed = Object.freeze({ ...(object as IommuObject), ...patch }) as unknown as T;
+  const changed = Object.freeze({ ...object, ...patch }) as unknown as T;
   tx.openTable(tx.world.iommufds, contextId, 'objects').set(object.id, changed);
   return changed;
 }

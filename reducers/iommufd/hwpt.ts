@@ -13,7 +13,8 @@ import {
   typedObject,
 } from './context.js';
 import { realTraits } from './domain.js';
-import { destroyNestedHwpt, destroyPagingHwpt, makePagingHwpt, setFault } from './hwpt-object.js';
+import { makePagingHwpt } from './hwpt-make.js';
+import { destroyNestedHwpt, destroyPagingHwpt, setFault } from './hwpt-object.js';
 import type { Rule } from './rules.js';
 import type { BoundDevice, DomainTraits, IoasObject, NestedHwpt, PagingHwpt, Viommu } from './state.js';
 import { readUserData } from './user-data.js';

@@ -3,7 +3,7 @@ import type { Call } from '../call.js';
 import { refuseDmaBuf } from '../devices/mock-dmabuf.js';
 import type { OpenFile } from '../files/state.js';
 import { PAGE } from './iopt.js';
-import { pagesIn } from './map.js';
+import { pagesIn } from './pages.js';
 import type { Rule } from './rules.js';
 import type { IoPages } from './state.js';
 

@@ -7,7 +7,7 @@ import { contextOf, ioasByKey, lookupIoas, patchIoas } from './context.js';
 import { forgetDirty } from './dirty-state.js';
 import { checkIova, chooseIova, deleteArea, insertArea, isRefusal, PAGE } from './iopt.js';
 import { fileForMap } from './map-file.js';
-import { byteAt, forgetPins, pinSlice, rememberPins } from './pages.js';
+import { byteAt, forgetPins, pagesIn, pinSlice, rememberPins } from './pages.js';
 import type { Rule } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
 
@@ -115,11 +115,6 @@ export function mapUserMemory(
     writable: (prot & 2) !== 0,
   });
   return place(call, ioas, [{ pages, startByte: offset, length }], length, iova, fixed, prot, 'map.ok');
-}
-
-export function pagesIn(offset: number, length: U64): U64 {
-  const bytes = add(add(length, offset), PAGE - 1);
-  return typeof bytes === 'number' ? Math.floor(bytes / PAGE) : BigInt(bytes) / 4096n;
 }
 
 export function mapFile(call: Call): void {

@@ -81,7 +81,8 @@ function checkInvariants(world: World): void {
     const hwpts = [...(context?.objects.values() ?? [])].filter(
       (object) => object.type === 'hwpt-paging' && object.ioas === ioas.objectId,
     );
-    assert.equal([...ioas.hwpts].sort(), hwpts.map((object) => object.id).sort());
+    const byNumber = (a: number, b: number): number => a - b;
+    assert.equal([...ioas.hwpts].sort(byNumber), hwpts.map((object) => object.id).sort(byNumber));
     let last: number | bigint = -1;
     for (const area of ioas.areas.values()) {
       assert.ok(area.start > last && area.last >= area.start, 'areas overlap');

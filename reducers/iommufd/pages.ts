@@ -1,4 +1,4 @@
-import { add, alignDown, lengthOf, sub, type U64 } from '../../core/u64.js';
+import { add, alignDown, div, lengthOf, sub, type U64 } from '../../core/u64.js';
 import { probePin } from '../memory/pin.js';
 import { pinAdd, pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
@@ -99,4 +99,9 @@ export function rememberPins(tx: Tx, ioasKey: number, area: Area): number {
 /** Takes an area out of the index. */
 export function forgetPins(tx: Tx, area: Area): void {
   if (area.pin !== 0) pinRemove(tx, area.pages.space, area.pin, area.since);
+}
+
+/** How many pages `length` bytes touch that begin `offset` bytes into a page. */
+export function pagesIn(offset: number, length: U64): U64 {
+  return div(add(add(length, offset), PAGE - 1), PAGE);
 }

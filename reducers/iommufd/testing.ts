@@ -78,7 +78,7 @@ export class Bench {
 
   #numbered(event: Event): Event {
     const seq = this.#seq++;
-    return { ...event, seq, ...('enteredAt' in event ? { enteredAt: seq } : {}) } as Event;
+    return { ...event, seq, ...('enteredAt' in event ? { enteredAt: seq } : {}) };
   }
 
   /** Opens /dev/iommu; gives the fd. */
@@ -124,7 +124,7 @@ export class Bench {
 
   #ask(event: Event): { ret: U64 | -1 | null; errno: string; rule: string; unknown: string } {
     const tx = new Tx(this.world);
-    this.#reducer.reduce(tx, { ...event, seq: this.#seq } as Event);
+    this.#reducer.reduce(tx, { ...event, seq: this.#seq });
     const { call } = this.#reducer;
     return { ret: call.predictedRet, errno: call.predictedErrno, rule: call.rule, unknown: call.unknownReason };
   }
