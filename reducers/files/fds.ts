@@ -14,7 +14,6 @@ import type { FdEntry, OpenFile, Process } from './state.js';
  * changed the table was not recorded, and the measurement wins.
  */
 
-export { holdFile, identifyFile, unholdFile } from './open-files.js';
 export { processOf } from './processes.js';
 
 /** A file for an fd that a call returned or stored. `object` 0 lets the family make its object. */

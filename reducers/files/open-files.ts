@@ -8,8 +8,7 @@ import type { FileKind, OpenFile, Process } from './state.js';
  * Open file descriptions and who keeps them alive.
  *
  * The kernel's `struct file` has one counter; here it is split by holder, because each holder is
- * maintained by another reducer: fd tables (`fdRefs`), address spaces that map it (`vmaRefs`), and objects
- * that took a reference by `fget` (`heldRefs`, e.g. the iommufd of a bound device). When all three are
+ * maintained by another reducer: fd tables (`fdRefs`) and address spaces that map it (`vmaRefs`). When both are
  * zero the family's `release` runs, once, and the record is gone (fs/file_table.c `__fput`).
  */
 
@@ -38,7 +37,6 @@ export function makeFile(tx: Tx, made: NewFile, event: Event): OpenFile {
     complete: made.complete ?? true,
     fdRefs: 0,
     vmaRefs: 0,
-    heldRefs: 0,
     sizeBytes: made.sizeBytes ?? null,
   });
   tx.world.files.set(file.id, file);
@@ -81,7 +79,7 @@ export function identifyFile(
   return announceFile(tx, named, event, process, families);
 }
 
-type Holder = 'fdRefs' | 'vmaRefs' | 'heldRefs';
+type Holder = 'fdRefs' | 'vmaRefs';
 
 function addRef(tx: Tx, id: number, holder: Holder): void {
   const file = tx.world.files.get(id);
@@ -93,7 +91,7 @@ function putRef(tx: Tx, id: number, holder: Holder, event: Event, families: Fami
   if (file === undefined || file[holder] === 0) return;
   const left = Object.freeze({ ...file, [holder]: file[holder] - 1 });
   tx.world.files.set(id, left);
-  if (left.fdRefs > 0 || left.vmaRefs > 0 || left.heldRefs > 0) return;
+  if (left.fdRefs > 0 || left.vmaRefs > 0) return;
   families?.[left.kind]?.release?.(tx, left, event);
   tx.world.files.delete(id);
 }
@@ -116,14 +114,4 @@ export function addVmaRef(tx: Tx, id: number): void {
 /** An address space does not map the file any more. */
 export function putVmaRef(tx: Tx, id: number, event: Event, families: Families | undefined): void {
   putRef(tx, id, 'vmaRefs', event, families);
-}
-
-/** A kernel object takes a reference of its own (`fget`), e.g. a device that is bound to an iommufd. */
-export function holdFile(tx: Tx, id: number): void {
-  addRef(tx, id, 'heldRefs');
-}
-
-/** Gives back a reference taken by {@link holdFile}; the file may be released by it. */
-export function unholdFile(tx: Tx, id: number, event: Event, families: Families): void {
-  putRef(tx, id, 'heldRefs', event, families);
 }

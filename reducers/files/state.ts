@@ -66,8 +66,6 @@ export interface OpenFile {
   readonly fdRefs: number;
   /** Pieces of address spaces that map it. */
   readonly vmaRefs: number;
-  /** References that other kernel objects hold (a bound device holds its iommufd); see `holdFile`. */
-  readonly heldRefs: number;
   /** Size of the file where the recording tells it (memfd_create, ftruncate, …), or null. */
   readonly sizeBytes: U64 | null;
 }

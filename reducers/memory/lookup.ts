@@ -1,4 +1,4 @@
-import { overlapping, rangeAt } from '../../core/interval.js';
+import { rangeAt } from '../../core/interval.js';
 import type { U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 import { PAGE_BYTES } from './flags.js';
@@ -18,12 +18,6 @@ import type { AddressSpace, Vma } from './state.js';
 export function vmaAt(tx: Tx, spaceId: number, address: U64): Vma | undefined {
   const space = tx.world.spaces.get(spaceId);
   return space === undefined ? undefined : rangeAt(space.vmas, address);
-}
-
-/** The VMAs that touch `start..last`, in order. */
-export function vmasIn(tx: Tx, spaceId: number, start: U64, last: U64): Vma[] {
-  const space = tx.world.spaces.get(spaceId);
-  return space === undefined ? [] : overlapping(space.vmas, start, last);
 }
 
 /** Where mappings below are refused by default (vm.mmap_min_addr). */
