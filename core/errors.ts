@@ -30,7 +30,6 @@ export const CODES = {
     title: 'events out of order',
     help: 'time runs backwards further than the reader sorts; order of arrival is kept',
   },
-  IOT112: { title: 'ambiguous ioctl number', help: 'the fd behind the call is unknown; record with -y' },
   IOT120: { title: 'tape torn', help: 'the last chunk is incomplete; everything before it was read' },
   IOT121: { title: 'tape chunk corrupted', help: 'its checksum does not hold; reading goes on at the next chunk' },
   // Input that gives nothing usable: exit status 2.
