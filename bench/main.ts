@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Measurement } from './child.js';
 import { churn, type ChurnOptions } from './generate.js';
+import { hmmChurn, type HmmChurnOptions } from './generate-hmm.js';
 
 /**
  * The benchmark: `npm run bench` (a minute), `npm run bench -- --full` (with 1M calls, several minutes).
@@ -18,10 +19,19 @@ const folder = mkdtempSync(join(tmpdir(), 'iotape-bench-'));
 const child = fileURLToPath(new URL('child.js', import.meta.url));
 
 function capture(options: ChurnOptions): string {
-  const path = join(folder, `${options.kind}-${options.calls}-${options.live}.strace`);
+  return written(`${options.kind}-${options.calls}-${options.live}.strace`, () => churn(options));
+}
+
+function hmmCapture(options: HmmChurnOptions): string {
+  return written(`hmm-${options.calls}-${options.ranges}.strace`, () => hmmChurn(options));
+}
+
+/** The path of a generated file, which is made once. */
+function written(name: string, text: () => Iterable<string>): string {
+  const path = join(folder, name);
   if (existsSync(path)) return path;
   const fd = openSync(path, 'w');
-  for (const text of churn(options)) writeSync(fd, text);
+  for (const chunk of text()) writeSync(fd, chunk);
   closeSync(fd);
   return path;
 }
@@ -84,6 +94,10 @@ function growth(): void {
   const few = run('reduce', capture({ kind: 'iommufd', calls: 400_000, live: 1_000, seed: 1 }));
   row('reduce, 1,000 live', few, few);
   row('reduce, 100,000 live', run('reduce', capture({ kind: 'iommufd', calls: 400_000, live: 100_000, seed: 1 })), few);
+  console.log('\ngrowth with mirrored ranges, HMM, 300k calls; ratio against 1k ranges');
+  const small = run('reduce', hmmCapture({ calls: 300_000, ranges: 1_000, seed: 1 }));
+  row('reduce, 1,000 ranges', small, small);
+  row('reduce, 100,000 ranges', run('reduce', hmmCapture({ calls: 300_000, ranges: 100_000, seed: 1 })), small);
 }
 
 try {
