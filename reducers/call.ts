@@ -193,6 +193,17 @@ export class Call {
   }
 
   /**
+   * A fact of the machine that was not told yet may fail the call here with `errno`, and the recording tells whether it
+   * did: then the answer is unknown, for `reason`, since errors are not learned. True: the handler may keep the fact,
+   * and stops.
+   */
+  failedByFact(errno: string, reason: string): boolean {
+    if (this.predicted || this.event.errno !== errno) return false;
+    this.#unknownReason = reason;
+    return true;
+  }
+
+  /**
    * Says that the answer cannot be predicted, and why: `payload not recorded`, `not modelled`,
    * `mappings unknown since event 12`. True when the recording says that the call succeeded, so the
    * handler can carry the unknown into the state.

@@ -12,6 +12,11 @@ export function deviceKey(device: string, field: string): string {
   return `vfio-device/${device}/${field}`;
 }
 
+/** That a group has no device of a name. */
+export function noDeviceKey(group: number, name: string): string {
+  return `vfio-group/${group}/no-device/${name}`;
+}
+
 /** Facts of the IOMMU behind a set of groups. */
 export function iommuKey(groups: readonly number[], field: string): string {
   return `vfio-type1/${[...groups].sort((a, b) => a - b).join('+')}/${field}`;

@@ -12,6 +12,7 @@ import {
 import type { Refusal } from '../iommufd/rules.js';
 import { patchGroup } from './containers.js';
 import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
+import { NAME_RULES, keepPresence, nameMissing, optionsFit } from './group-name.js';
 import { markEmulated } from './groups.js';
 import { isBadPointer } from './payload.js';
 import { refuse, type Rule } from './rules.js';
@@ -20,19 +21,14 @@ import type { VfioGroup } from './state.js';
 /**
  * VFIO_GROUP_GET_DEVICE_FD (drivers/vfio/group.c): opens a device of the group by its name on its bus.
  *
- * PCI devices take options after the name, of which there is one, `vf_token=<uuid>`. The group needs a container with
- * a backend, or an iommufd; on an iommufd the first open binds the device and attaches it to the compatibility IOAS.
- * The name is taken for right when the recording does not show otherwise: which devices a group has is the machine's.
+ * The name is looked up first, then the state of the group is looked at: the group needs a container with a backend, or
+ * an iommufd; on an iommufd the first open binds the device and attaches it to the compatibility IOAS. Which names are
+ * right is in group-name.ts.
  */
 export const DEVICE_FD_RULES = {
   copyIn: { id: 'get-device-fd.copy-in', errno: 'EFAULT', text: 'the argument does not point to user memory' },
   tooLong: { id: 'get-device-fd.too-long', errno: 'EINVAL', text: 'the name has 4096 or more bytes' },
-  noDevice: { id: 'get-device-fd.no-device', errno: 'ENODEV', text: 'the group has no device of that name' },
-  options: {
-    id: 'get-device-fd.options',
-    errno: 'EINVAL',
-    text: 'an option after the name is unknown, repeated or malformed, or a token for a device that takes none',
-  },
+  ...NAME_RULES,
   noContainer: {
     id: 'get-device-fd.no-container',
     errno: 'EINVAL',
@@ -59,8 +55,13 @@ export function getDeviceFd(call: Call, group: VfioGroup): void {
   }
   const space = text.indexOf(' ');
   const name = space < 0 ? text : text.slice(0, space);
-  if (name === '' && refuse(call, R.noDevice)) return;
-  if (space >= 0 && !optionsFit(call, name, text.slice(space))) return;
+  const options = space < 0 ? '' : text.slice(space);
+  if (nameMissing(call, group, name, options) || !optionsFit(call, options)) return;
+  openNamed(call, group, name);
+  if (options === '') keepPresence(call, group, name);
+}
+
+function openNamed(call: Call, group: VfioGroup, name: string): void {
   const container = call.tx.world.containers.get(group.container);
   const first = (call.tx.world.devices.get(name)?.openCount ?? 0) === 0;
   if (container === undefined && group.iommufd === 0) {
@@ -91,17 +92,6 @@ function nameArgument(call: Call): string | undefined {
   if (text.length < struct.length) return text;
   if (text.length >= MAX_NAME) refuse(call, R.tooLong);
   return undefined;
-}
-
-/** Options of a PCI device. False when the call ends here. */
-function optionsFit(call: Call, name: string, options: string): boolean {
-  if (driverOfName(name) !== 'pci') return !refuse(call, R.noDevice);
-  const words = options.split(' ').filter((word) => word !== '');
-  if (words.length === 0) return true;
-  const token = /^vf_token=[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
-  if (words.length > 1 || !token.test(words[0] as string)) return !refuse(call, R.options);
-  call.unknown('whether the device takes a VF token is not in the recording');
-  return true;
 }
 
 /**

@@ -92,6 +92,29 @@ const deviceRows: readonly Row[] = [
 
 test('each rejection of GET_DEVICE_FD has its errno, in the kernel order', () => checkRows(D, deviceRows));
 
+test('an answer shows which devices a group has; then other names are missing, whatever state the group is in', () => {
+  const lab = group(new Lab());
+  const wrong = '0000:00:12.0';
+  assert.is(getDevice(lab, wrong, 'ENODEV').verdict, 'unknown');
+  assert.is(getDevice(lab, wrong, 'ENODEV').rule, D.noDevice.id);
+  assert.is(getDevice(lab, PCI_DEVICE, 'EINVAL').rule, D.noContainer.id);
+  for (const name of ['0000:', MDEV, '0000:00:10.0x']) {
+    const answer = getDevice(lab, name, 'ENODEV');
+    assert.is(answer.rule, D.noDevice.id, name);
+    assert.is(answer.verdict, 'match', name);
+  }
+  lab.open('/dev/vfio/8', 5);
+  const other = lab.ioctl(5, GROUP_GET_DEVICE_FD, { in: text(PCI_DEVICE), errno: 'ENODEV' });
+  assert.is(other.rule, D.noDevice.id);
+});
+
+test('the name of a mediated device tells of its group before the device is opened', () => {
+  const lab = group(new Lab());
+  lab.good(getDevice(lab, MDEV, 'EINVAL'));
+  assert.ok(lab.world.groups.get(7)?.emulated);
+  assert.is(getDevice(lab, MDEV.replace('1001', '1002'), 'ENODEV').rule, D.noDevice.id);
+});
+
 test('a device is the lowest free fd, and can be opened twice', () => {
   const lab = new Lab().container();
   assert.is(getDevice(lab, PCI_DEVICE, '', 6).verdict, 'diverge');

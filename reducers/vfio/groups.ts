@@ -29,6 +29,7 @@ export function openGroup(tx: Tx, file: OpenFile, seq: number): VfioGroup {
     path: file.path,
     noIommu: id >= NOIOMMU_KEYS && id < UNNAMED_KEYS,
     emulated: before?.emulated ?? false,
+    bus: before?.bus ?? 'unknown',
     file: file.id,
     closing: false,
     container: 0,

@@ -59,6 +59,8 @@ export interface VfioGroup {
   readonly noIommu: boolean;
   /** Its devices are mediated: no IOMMU domain, nothing pinned by MAP_DMA. Learned from the name of a device. */
   readonly emulated: boolean;
+  /** Where the devices live that the group was seen to have. */
+  readonly bus: 'pci' | 'mdev' | 'unknown';
   /** Open file that holds the group, 0 when none. */
   readonly file: number;
   /** The group's fd is gone, and an open device keeps the file. */
