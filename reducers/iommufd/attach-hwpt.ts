@@ -129,7 +129,7 @@ export function attachHwpt(
 export function detachHwpt(tx: Tx, contextId: number, deviceId: number, pasid: number): boolean {
   const device = deviceOf(tx, contextId, deviceId);
   const attachment = attachmentOf(tx, contextId, device, pasid);
-  if (attachment === undefined) return false;
+  if (attachment === undefined || !attachment.devices.includes(deviceId)) return false;
   const hwpt = hwptOf(tx, contextId, attachment.hwpt) as Hwpt;
   const key = attachKey(device, pasid);
   const rest = attachment.devices.filter((id) => id !== deviceId);

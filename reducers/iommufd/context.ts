@@ -222,9 +222,24 @@ export function handOut(call: Call, predicted: number, offset: number, field: st
   const unknown = contextOf(call.tx, contextId).unknownSince;
   if (unknown >= 0) call.outUnknown(addr(call, offset), 4, `objects unknown since event ${unknown}`);
   else call.out32(offset, predicted, field);
-  const recorded = recorded32(call, offset);
-  if (recorded === undefined || recorded === 0 || recorded > MAX_ID) return predicted;
-  return objectOf(call.tx, contextId, recorded) === undefined ? recorded : predicted;
+  return shownId(call.tx, contextId, predicted, recorded32(call, offset), call.event.seq);
+}
+
+/**
+ * The id that a new object takes: the one that the recording shows, if it can be. Where another object has it, that
+ * one is gone in the kernel, and what refers to it is not known: the new one gets an id that is free here.
+ */
+export function shownId(
+  tx: Tx,
+  contextId: number,
+  predicted: number,
+  recorded: number | undefined,
+  seq: number,
+): number {
+  if (recorded === undefined || recorded === 0 || recorded > MAX_ID || recorded === predicted) return predicted;
+  if (objectOf(tx, contextId, recorded) === undefined) return recorded;
+  markContextUnknown(tx, contextId, seq);
+  return predicted;
 }
 
 function addr(call: Call, offset: number): number | bigint {

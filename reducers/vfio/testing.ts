@@ -135,6 +135,15 @@ export class Lab {
     return this.#answer(ev('io', { fd, call, lengthBytes: count, data, offset, ret, errno }));
   }
 
+  /** What a call would answer, which then does not happen. */
+  predict(fd: number, request: number, payload: Bytes): { readonly ret: U64 | -1; readonly errno: string } {
+    const memIn = [{ addr: ARG, bytes: payload }];
+    const event = ev('ioctl', { fd, request, arg: ARG, memIn, memOut: memIn, ret: 0 });
+    this.#reducer.reduce(new Tx(this.world), { ...event, seq: this.#seq, enteredAt: this.#seq } as Event);
+    const { predictedRet, predictedErrno } = this.#reducer.call;
+    return { ret: predictedRet ?? 0, errno: predictedErrno };
+  }
+
   #answer(event: Event): Answer {
     const verdict = this.feed(event);
     const { call } = this.#reducer;

@@ -9,7 +9,7 @@ import {
   predictDeviceId,
   replaceDevice,
 } from '../../iommufd/attach.js';
-import { contextOf } from '../../iommufd/context.js';
+import { contextOf, shownId } from '../../iommufd/context.js';
 import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, openDevice, patchDevice } from '../devices.js';
 import { fdUnknown, lookFd } from '../fd-look.js';
@@ -101,7 +101,7 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   if (since < 0) call.out32(12, next, 'out_devid');
   else call.outUnknown(add(call.arg, 12), 4, `objects unknown since event ${since}`);
   const told = find(call.memOut, add(call.arg, 12), 4)?.u32(0);
-  const id = told === undefined || told === 0 || told > 0x7fff_ffff ? next : told;
+  const id = shownId(tx, contextId, next, told, call.event.seq);
   giveAccess(call, device, contextId, bindDevice(tx, contextId, device.name, call.event.seq, owner, id));
 }
 
