@@ -196,7 +196,9 @@ function answer(
   else call.unknown(TOUCHED);
   if (call.recordedRet === null) return;
   const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
-  const chosen = agreeing[0] ?? first;
+  // A failure tells nothing of the size, but what came before it was done: a device has small pages first (`dmirror_device_init`).
+  const failedAlike = certain && first.outcome.errno !== '';
+  const chosen = (failedAlike ? agreeing.find((trial) => trial.pages === 'small') : undefined) ?? agreeing[0] ?? first;
   const lost = certain && agreeing.length === 0;
   if ((lost || chosen.machine.knowledge === 'nothing') && name === 'snapshot')
     adoptTold(call, mirror, chosen.machine, args);
