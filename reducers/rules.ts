@@ -43,6 +43,7 @@ import { IRQ_INFO_RULES } from './vfio/device/irq-info.js';
 import { MIG_STATE_RULES } from './vfio/device/migration.js';
 import { REGION_RULES } from './vfio/device/region.js';
 import { SET_IRQS_RULES } from './vfio/device/irq-request.js';
+import { EMULATED_RULES } from './vfio/emulated.js';
 import { DEVICE_FD_RULES } from './vfio/group-device.js';
 import { GROUP_RULES } from './vfio/group.js';
 import { MIGRATION_FILE_RULES } from './vfio/migration-file.js';
@@ -100,6 +101,7 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   REGION_RULES,
   SET_IRQS_RULES,
   DEVICE_FD_RULES,
+  EMULATED_RULES,
   GROUP_RULES,
   MIGRATION_FILE_RULES,
   VFIO_DIRTY_RULES,

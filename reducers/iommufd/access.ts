@@ -53,8 +53,14 @@ const DMA_BUF = refusal('EINVAL', 'access.dma-buf');
 const GAP = refusal('ENOENT', 'access.gap');
 
 /** Makes an access that is attached to nothing. One that user space drives keeps the context alive. */
-export function makeAccess(tx: Tx, contextId: number, alignment: number, internal: boolean, seq: number): AccessObject {
-  const id = nextObjectId(tx, contextId);
+export function makeAccess(
+  tx: Tx,
+  contextId: number,
+  alignment: number,
+  internal: boolean,
+  seq: number,
+  id: number = nextObjectId(tx, contextId),
+): AccessObject {
   takeId(tx, contextId, id);
   const access: AccessObject = {
     type: 'access',

@@ -1,7 +1,8 @@
 import type { Call } from '../call.js';
-import { detachDevice, isAttached, unbindDevice } from '../iommufd/attach.js';
+import { detachDevice, isAttached } from '../iommufd/attach.js';
 import type { Tx } from '../tx.js';
 import { patchGroup } from './containers.js';
+import { unbindAny } from './emulated.js';
 import { endGroup } from './groups.js';
 import type { DeviceDriver, DeviceIrqs, DeviceMigration, VfioDevice } from './state.js';
 
@@ -117,7 +118,7 @@ function leaveIommufd(tx: Tx, device: VfioDevice): void {
   if (!tx.world.iommufds.has(iommufd)) return;
   for (const pasid of [0, ...device.pasids])
     if (isAttached(tx, iommufd, devid, pasid)) detachDevice(tx, iommufd, devid, pasid);
-  unbindDevice(tx, iommufd, devid);
+  unbindAny(tx, iommufd, devid);
 }
 
 /** The device is no user of its group's container any more; a group whose fd is gone ends with its last device. */

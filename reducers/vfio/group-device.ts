@@ -1,17 +1,20 @@
 import type { Call } from '../call.js';
 import { installFd, predictNewFd } from '../files/fds.js';
 import {
+  type Attached,
   attachDevice,
   bindDevice,
   bindRefusal,
   compatIoasId,
   detachDevice,
   isAttached,
-  unbindDevice,
 } from '../iommufd/attach.js';
-import type { Refusal } from '../iommufd/rules.js';
+import { contextOf } from '../iommufd/context.js';
+import { notKnown, type Refusal, refusal } from '../iommufd/rules.js';
+import type { Tx } from '../tx.js';
 import { patchGroup } from './containers.js';
 import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
+import { attachEmulated, bindEmulated, unbindAny } from './emulated.js';
 import { NAME_RULES, keepPresence, nameMissing, optionsFit } from './group-name.js';
 import { markEmulated } from './groups.js';
 import { isBadPointer } from './payload.js';
@@ -39,6 +42,7 @@ export const DEVICE_FD_RULES = {
     errno: 'EINVAL',
     text: 'the container of the group has no IOMMU backend yet',
   },
+  noIoas: { id: 'get-device-fd.no-ioas', errno: 'ENODEV', text: 'the iommufd has no compatibility IOAS any more' },
 } as const satisfies Record<string, Rule>;
 
 const R = DEVICE_FD_RULES;
@@ -101,16 +105,26 @@ function nameArgument(call: Call): string | undefined {
 function bind(call: Call, group: VfioGroup, name: string): number {
   const { tx } = call;
   if (!tx.world.iommufds.has(group.iommufd)) return 0;
-  const notOwner = bindRefusal(tx, group.iommufd, group.path);
+  const mediated = driverOfName(name) === 'mdev';
+  const notOwner = mediated ? undefined : bindRefusal(tx, group.iommufd, group.path);
   if (notOwner !== undefined && ends(call, notOwner)) return REFUSED;
-  const devid = bindDevice(tx, group.iommufd, name, call.event.seq, group.path);
-  const ioas = compatIoasId(tx, group.iommufd);
-  // A mediated device reads the IOAS through its driver and has no page table of its own.
-  if (ioas === 0 || driverOfName(name) === 'mdev') return devid;
-  const attached = attachDevice(tx, group.iommufd, devid, ioas, call.event.seq);
+  const { seq } = call.event;
+  const devid = mediated ? bindEmulated(tx, group.iommufd, seq) : bindDevice(tx, group.iommufd, name, seq, group.path);
+  if (group.noIommu) return devid;
+  const attached = attachCompat(tx, group.iommufd, devid, mediated, seq);
   if ('ptId' in attached || !ends(call, attached)) return devid;
   unbind(call, group, devid);
   return REFUSED;
+}
+
+/** Attaches a device that was just bound to the IOAS of the compatibility mode (`vfio_iommufd_compat_attach_ioas`). */
+function attachCompat(tx: Tx, contextId: number, id: number, mediated: boolean, seq: number): Attached | Refusal {
+  const ioas = compatIoasId(tx, contextId);
+  if (ioas === 0) {
+    const since = contextOf(tx, contextId).unknownSince;
+    return since < 0 ? refusal(R.noIoas.errno, R.noIoas.id) : notKnown(`objects unknown since event ${since}`);
+  }
+  return mediated ? attachEmulated(tx, contextId, id, ioas) : attachDevice(tx, contextId, id, ioas, seq);
 }
 
 /** Predicts what the iommufd refused. True: the call ends here. */
@@ -120,7 +134,7 @@ function ends(call: Call, refused: Refusal): boolean {
 
 function unbind(call: Call, group: VfioGroup, devid: number): void {
   if (isAttached(call.tx, group.iommufd, devid)) detachDevice(call.tx, group.iommufd, devid);
-  unbindDevice(call.tx, group.iommufd, devid);
+  unbindAny(call.tx, group.iommufd, devid);
 }
 
 function predictFd(call: Call): void {

@@ -15,6 +15,7 @@ import {
 } from './uapi.js';
 
 const test = suite('vfio group');
+const IOMMU_VFIO_IOAS = 0x3b88;
 
 function group(lab: Lab): Lab {
   lab.open('/dev/vfio/vfio', 3);
@@ -88,6 +89,18 @@ const deviceRows: readonly Row[] = [
   { rule: D.options, errno: 'EINVAL', run: (l, e) => getDevice(group(l), `${PCI_DEVICE} vf_token=1`, e) },
   { rule: D.noContainer, errno: 'EINVAL', run: (l, e) => getDevice(group(l), PCI_DEVICE, e) },
   { rule: D.noBackend, errno: 'EINVAL', run: (l, e) => getDevice(l.container(null), PCI_DEVICE, e) },
+  {
+    rule: D.noIoas,
+    errno: 'ENODEV',
+    run(lab, errno) {
+      lab.open('/dev/iommu', 3);
+      lab.open('/dev/vfio/7', 4);
+      lab.good(getDevice(lab, PCI_DEVICE, 'EINVAL'));
+      lab.good(setContainer(lab, 3, ''));
+      lab.good(lab.ioctl(3, IOMMU_VFIO_IOAS, { in: struct(12, [8, 2]) }));
+      return getDevice(lab, PCI_DEVICE, errno);
+    },
+  },
 ];
 
 test('each rejection of GET_DEVICE_FD has its errno, in the kernel order', () => checkRows(D, deviceRows));

@@ -143,6 +143,7 @@ test('an id that a recording hands out twice does not take the first object away
   const lab = new Lab();
   lab.open('/dev/iommu', 3);
   lab.open('/dev/vfio/devices/vfio0', 4);
+  lab.setDriver('vfio0', 'pci');
   for (const told of [1, 2]) lab.good(lab.ioctl(3, 0x3b81, { in: struct(12), out: struct(12, [8, told]) }));
   lab.ioctl(4, 0x3b76, { in: struct(16, [8, 3]), out: struct(16, [8, 3], [12, 2]) });
   lab.good(lab.ioctl(4, 0x3b77, { in: struct(12, [8, 2]), out: struct(12, [8, 4]) }));

@@ -9,9 +9,11 @@ import {
   predictDeviceId,
   replaceDevice,
 } from '../../iommufd/attach.js';
-import { contextOf, shownId } from '../../iommufd/context.js';
+import { changeAccessIoas } from '../../iommufd/access.js';
+import { contextOf, objectOf, shownId, typedObject } from '../../iommufd/context.js';
 import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, openDevice, patchDevice } from '../devices.js';
+import { attachEmulated, bindEmulated, detachEmulated, isMediated, tellDriver } from '../emulated.js';
 import { fdUnknown, lookFd } from '../fd-look.js';
 import { takeStruct } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
@@ -90,7 +92,8 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
     return;
   }
   const owner = groupName(tx, device);
-  const refused = bindRefusal(tx, contextId, owner);
+  const mediated = isMediated(device);
+  const refused = mediated ? undefined : bindRefusal(tx, contextId, owner);
   if (refused !== undefined) {
     if (refused.errno === '') call.unknown(refused.unknown);
     else if (call.fail(refused.errno, refused.rule)) return;
@@ -100,6 +103,10 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   const since = contextOf(tx, contextId).unknownSince;
   if (since < 0) call.out32(12, next, 'out_devid');
   else call.outUnknown(add(call.arg, 12), 4, `objects unknown since event ${since}`);
+  if (mediated) {
+    giveAccess(call, device, contextId, bindEmulated(tx, contextId, call.event.seq));
+    return;
+  }
   const told = find(call.memOut, add(call.arg, 12), 4)?.u32(0);
   const id = shownId(tx, contextId, next, told, call.event.seq);
   giveAccess(call, device, contextId, bindDevice(tx, contextId, device.name, call.event.seq, owner, id));
@@ -128,7 +135,36 @@ export function attachPt(call: Call): void {
     call.unknown('which iommufd the device is bound to is not in the recording');
     return;
   }
-  attach(call, device, struct.u32(8), pasid);
+  const ptId = struct.u32(8);
+  if (device.driver === 'unknown' && objectOf(call.tx, device.iommufd, ptId) !== undefined)
+    attachShows(call, device, ptId);
+  if (isMediated(deviceOf(call))) attachMediated(call, device, ptId);
+  else attach(call, device, ptId, pasid);
+}
+
+/**
+ * An attach shows which kind of device it is. Behind an IOMMU the id that comes back is that of a HWPT, and an object
+ * that is none has the wrong type; a mediated device gives the id of the IOAS back, and finds no other objects.
+ */
+function attachShows(call: Call, device: VfioDevice, ptId: number): void {
+  const happened = call.unknown('whether the device is behind an IOMMU or mediated was not shown yet');
+  const told = happened ? find(call.memOut, add(call.arg, 8), 4)?.u32(0) : undefined;
+  const ioas = objectOf(call.tx, device.iommufd, ptId)?.type === 'ioas';
+  if (told !== undefined) tellDriver(call.tx, device, ioas && told === ptId ? 'mdev' : 'pci', call.event.seq);
+  else if (!happened && !ioas && call.recordedErrno === 'ENOENT') tellDriver(call.tx, device, 'mdev', call.event.seq);
+}
+
+function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
+  const { tx } = call;
+  const { iommufd, devid } = device;
+  const before = typedObject(tx, iommufd, devid, 'access')?.ioas ?? 0;
+  const result = attachEmulated(tx, iommufd, devid, ptId);
+  if (!('ptId' in result)) {
+    if (result.errno === '') call.unknown(result.unknown);
+    else call.fail(result.errno, result.rule);
+    return;
+  }
+  if (!call.succeed('attach-pt.mediated')) changeAccessIoas(tx, iommufd, devid, before);
 }
 
 function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): void {
@@ -156,8 +192,10 @@ export function detachPt(call: Call): void {
   const pasid = pasidOf(call, device, 8, R.detachFlags, R.detachPasid);
   if (pasid === undefined) return;
   if (!call.succeed('detach-pt.ok')) return;
-  if (device.iommufd !== 0 && call.tx.world.iommufds.has(device.iommufd))
-    detachDevice(call.tx, device.iommufd, device.devid, pasid);
+  if (device.iommufd !== 0 && call.tx.world.iommufds.has(device.iommufd)) {
+    if (isMediated(device)) detachEmulated(call.tx, device.iommufd, device.devid);
+    else detachDevice(call.tx, device.iommufd, device.devid, pasid);
+  }
   patchDevice(call.tx, device.name, { pasids: Object.freeze(device.pasids.filter((one) => one !== pasid)) });
 }
 
@@ -167,6 +205,10 @@ function pasidOf(call: Call, device: VfioDevice, at: number, flagRule: Rule, arg
   const flags = struct.u32(4);
   if ((flags & ~FLAG_PASID) !== 0 && refuse(call, flagRule)) return undefined;
   if ((flags & FLAG_PASID) === 0) return 0;
+  if (device.driver === 'unknown') {
+    call.unknown('the driver of the device is not known');
+    return undefined;
+  }
   if (device.driver !== 'pci' && refuse(call, R.noPasid)) return undefined;
   if (struct.u32(0) < at + 4 && refuse(call, argszRule)) return undefined;
   if (struct.has(at, 4)) return struct.u32(at);

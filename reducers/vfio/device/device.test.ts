@@ -1,5 +1,6 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../core/testing.js';
+import type { DeviceDriver } from '../state.js';
 import { checkRows, type FieldAt, Lab, MDEV, type Row, struct, text } from '../testing.js';
 import {
   DEVICE_ATTACH_IOMMUFD_PT,
@@ -267,9 +268,10 @@ test('a BAR whose memory decoding is off cannot be mapped for DMA', () => {
 
 const bindStruct = (...fields: readonly FieldAt[]) => struct(16, [8, 3], ...fields);
 
-function cdev(lab: Lab): Lab {
+function cdev(lab: Lab, driver: DeviceDriver = 'pci'): Lab {
   lab.open('/dev/iommu', 3);
   lab.open('/dev/vfio/devices/vfio0', 4);
+  lab.setDriver('vfio0', driver);
   return lab;
 }
 

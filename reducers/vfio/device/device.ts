@@ -12,6 +12,7 @@ import {
   openDevice,
   patchDevice,
 } from '../devices.js';
+import { tellDriver } from '../emulated.js';
 import { refuse, type Rule } from '../rules.js';
 import { deviceOfCdev } from '../sysfs.js';
 import type { VfioDevice } from '../state.js';
@@ -119,15 +120,24 @@ function otherCommand(call: Call, device: VfioDevice, command: number): boolean 
   ];
   if (!theirs.includes(command)) return false;
   call.unknown('the driver of the device is not known');
+  if (PCI_ONLY.includes(command)) pciShows(call, device);
   return true;
 }
+
+/** Only vfio-pci has these commands: whatever it answers but ENOTTY shows it. Only after a prediction. */
+function pciShows(call: Call, device: VfioDevice): void {
+  if (call.recordedRet === null || call.recordedErrno === 'EFAULT') return;
+  tellDriver(call.tx, device, call.recordedErrno === 'ENOTTY' ? 'mdev' : 'pci', call.event.seq);
+}
+
+const PCI_ONLY: readonly number[] = [DEVICE_GET_PCI_HOT_RESET_INFO, DEVICE_PCI_HOT_RESET];
 
 function reset(call: Call, device: VfioDevice): void {
   if (device.driver === 'pci') {
     const flags = smallFact(call.tx, deviceKey(device.name, 'flags'));
     const works = flags === undefined || (flags & DEVICE_FLAG_RESET) !== 0;
     if (!works && refuse(call, R.noReset)) return;
-  }
+  } else if (device.driver === 'unknown') call.unknown('the driver of the device is not known');
   if (call.succeed('device-reset.ok')) resetMigration(call, device.name);
 }
 
@@ -145,7 +155,7 @@ export const deviceFamily: FileFamily = {
       return Object.freeze({ ...file, object: BY_GROUP, objectKey: key });
     }
     const name = deviceOfCdev(tx, cdev, event.seq);
-    const device = ensureDevice(tx, name, driverOfName(name) === 'mdev' ? 'mdev' : 'pci');
+    const device = ensureDevice(tx, name, driverOfName(name));
     if (!file.complete && device.boundFile === 0) {
       openDevice(tx, name);
       patchDevice(tx, name, { boundFile: file.id, unknownSince: event.seq, pciCommand: -1 });

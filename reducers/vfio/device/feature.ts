@@ -3,6 +3,7 @@ import { deviceOf, patchDevice } from '../devices.js';
 import { deviceKey, smallFact, teach } from '../facts.js';
 import { fdUnknown, lookFd } from '../fd-look.js';
 import { takeStruct } from '../payload.js';
+import { tellDriver } from '../emulated.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import {
@@ -136,18 +137,28 @@ function present(call: Call, device: VfioDevice, number: number): boolean {
     return (flags & MIGRATION_PRE_COPY) === 0 && call.failUnlessLearned(R.noPreCopy.errno, R.noPreCopy.id);
   }
   const lowPower = number >= FEATURE_LOW_POWER_ENTRY && number <= FEATURE_LOW_POWER_EXIT;
-  if (lowPower && device.driver === 'unknown') return !call.unknown('the driver of the device is not known');
+  if (lowPower && device.driver === 'unknown') return powerShows(call, device);
   if (lowPower) return device.driver !== 'pci' && refuse(call, R.unsupported);
   const fact = FACT_OF.get(number);
   if (fact === undefined) return refuse(call, R.unsupported);
   if (device.driver === 'mtty') return !MTTY_HAS.includes(fact) && refuse(call, R.unsupported);
   const key = deviceKey(device.name, `feature/${fact}`);
   if (smallFact(call.tx, key) === 1) return false;
-  if (call.failUnlessLearned(R.unsupported.errno, R.unsupported.id)) return true;
+  // What comes after this check shows the feature too.
+  const shown = call.failedByFact('EINVAL', 'whether the device has the feature was not shown yet');
+  if (!shown && call.failUnlessLearned(R.unsupported.errno, R.unsupported.id)) return true;
   teach(call, key, 1);
   // Of the mediated devices only mtty migrates.
-  if (device.driver === 'mdev' && fact === 'migration') patchDevice(call.tx, device.name, { driver: 'mtty' });
-  return false;
+  if (device.driver === 'mdev' && fact === 'migration') tellDriver(call.tx, device, 'mtty', call.event.seq);
+  return shown;
+}
+
+/** All PCI devices have the features of low power, no mediated device has. */
+function powerShows(call: Call, device: VfioDevice): boolean {
+  const happened = call.unknown('the driver of the device is not known');
+  if (happened) tellDriver(call.tx, device, 'pci', call.event.seq);
+  else if (call.recordedErrno === 'ENOTTY') tellDriver(call.tx, device, 'mdev', call.event.seq);
+  return !happened;
 }
 
 // ---- what they do ------------------------------------------------------------------------------------------

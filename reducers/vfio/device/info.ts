@@ -38,6 +38,7 @@ export function deviceInfo(call: Call): void {
   }
   const flags = call.learn32(4, deviceKey(device.name, 'flags'), 'flags');
   call.learn32(8, deviceKey(device.name, 'num_regions'), 'num_regions');
+  if (device.driver === 'unknown') call.extentBytes = MIN_BYTES;
   if (device.driver === 'pci') call.out32(12, PCI_NUM_IRQS, 'num_irqs');
   else call.learn32(12, deviceKey(device.name, 'num_irqs'), 'num_irqs');
   if (device.driver === 'pci' && flags !== undefined) capabilities(call, device.name, argsz, flags);

@@ -4,6 +4,7 @@ import type { Tx } from '../../tx.js';
 import { deviceOf } from '../devices.js';
 import { deviceKey, numberFact, smallFact } from '../facts.js';
 import { takeStruct } from '../payload.js';
+import { tellDriver } from '../emulated.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import {
@@ -52,9 +53,17 @@ export function irqInfo(call: Call): void {
     told === undefined
       ? call.unknown('which interrupts a device of an unknown driver has')
       : call.succeed('irq-info.ok');
+  if (device.driver === 'unknown') requestShows(call, device, index, happened);
   if (!happened) return;
   call.learn32(4, irqKey(device.name, index, 'flags'), 'flags');
   call.learn32(12, irqKey(device.name, index, 'count'), 'count');
+}
+
+/** Every PCI device has MSI-X's index and the request interrupt, of which mediated devices have none. */
+function requestShows(call: Call, device: VfioDevice, index: number, happened: boolean): void {
+  if (index !== IRQ_REQ && index !== IRQ_MSIX) return;
+  if (happened) tellDriver(call.tx, device, 'pci', call.event.seq);
+  else if (call.recordedErrno === 'EINVAL') tellDriver(call.tx, device, 'mdev', call.event.seq);
 }
 
 export function irqKey(device: string, index: number, field: string): string {

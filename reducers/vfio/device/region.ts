@@ -1,10 +1,11 @@
 import { Bytes, putU32 } from '../../../core/bytes.js';
-import { add, mul } from '../../../core/u64.js';
+import { add, mul, type U64 } from '../../../core/u64.js';
 import { type Call, find } from '../../call.js';
 import { mttyRegionBytes } from '../../devices/vfio-mtty.js';
-import { deviceOf, patchDevice } from '../devices.js';
+import { deviceOf } from '../devices.js';
 import { deviceKey, numberFact, smallFact, teach } from '../facts.js';
 import { takeStruct } from '../payload.js';
+import { tellDriver } from '../emulated.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import {
@@ -47,6 +48,10 @@ export function regionInfo(call: Call): void {
   const index = struct.u32(8);
   call.extentBytes = STRUCT_BYTES;
   if (device.driver === 'mtty') return mttyRegion(call, device, index);
+  if (device.driver === 'unknown' && index === PCI_VGA_REGION) {
+    call.unknown('the driver of the device is not known');
+    return;
+  }
   if (device.driver === 'pci' && index === PCI_VGA_REGION && !isVga(call, device) && refuse(call, R.vga)) return;
   const regions = smallFact(call.tx, deviceKey(device.name, 'num_regions'));
   if (regions === undefined && device.driver !== 'pci' && index >= PCI_NUM_REGIONS) {
@@ -58,9 +63,14 @@ export function regionInfo(call: Call): void {
   outOffset(call, device, index);
   const flags = learnFlags(call, device, index);
   const size = call.learn64(16, regionKey(device.name, index, 'size'), 'size');
-  if (device.driver === 'mdev' && index === PCI_CONFIG_REGION && size === MTTY_CONFIG_BYTES)
-    patchDevice(call.tx, device.name, { driver: 'mtty' });
+  if (index === PCI_CONFIG_REGION && size !== undefined) configShows(call, device, size);
   if (flags !== undefined && (flags & REGION_CAPS) !== 0) capabilities(call, device, index);
+}
+
+/** The size of config space tells mtty and PCI devices from each other. */
+function configShows(call: Call, device: VfioDevice, size: U64): void {
+  if (size === MTTY_CONFIG_BYTES) tellDriver(call.tx, device, 'mtty', call.event.seq);
+  else if (size === 256 || size === 4096) tellDriver(call.tx, device, 'pci', call.event.seq);
 }
 
 export function regionKey(device: string, index: number, field: string): string {

@@ -1,0 +1,80 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../../core/testing.js';
+import { typedObject } from '../iommufd/context.js';
+import { Tx } from '../tx.js';
+import { EMULATED_RULES as R } from './emulated.js';
+import { checkRows, Lab, MDEV, struct, text } from './testing.js';
+import {
+  DEVICE_ATTACH_IOMMUFD_PT,
+  DEVICE_BIND_IOMMUFD,
+  DEVICE_DETACH_IOMMUFD_PT,
+  DEVICE_PCI_HOT_RESET,
+  GROUP_GET_DEVICE_FD,
+  GROUP_SET_CONTAINER,
+} from './uapi.js';
+
+const test = suite('vfio mediated devices on an iommufd');
+
+const IOAS_ALLOC = 0x3b81;
+const IOAS = 2;
+const DEVID = 1;
+
+/** An iommufd on fd 3 with a device, object 1, on fd 4 by its cdev, and an IOAS, object 2. */
+function bound(lab: Lab): Lab {
+  lab.open('/dev/iommu', 3);
+  lab.open('/dev/vfio/devices/vfio0', 4);
+  lab.good(lab.ioctl(4, DEVICE_BIND_IOMMUFD, { in: struct(16, [8, 3]), out: struct(16, [8, 3], [12, DEVID]) }));
+  lab.good(lab.ioctl(3, IOAS_ALLOC, { in: struct(12), out: struct(12, [8, IOAS]) }));
+  return lab;
+}
+
+const attach = (lab: Lab, id: number, errno = '', told = id) =>
+  lab.ioctl(4, DEVICE_ATTACH_IOMMUFD_PT, { in: struct(12, [8, id]), out: struct(12, [8, told]), errno });
+
+const typeOf = (lab: Lab, id: number) => [...lab.world.iommufds.values()][0]?.objects.get(id)?.type;
+
+function mediated(lab: Lab): Lab {
+  bound(lab);
+  assert.is(lab.ioctl(4, DEVICE_PCI_HOT_RESET, { in: struct(12), errno: 'ENOTTY' }).verdict, 'unknown');
+  assert.is(lab.world.devices.get('vfio0')?.driver, 'mdev');
+  return lab;
+}
+
+test('rejections', () => {
+  checkRows(R, [
+    { rule: R.object, errno: 'ENOENT', run: (l, e) => attach(mediated(l), DEVID, e) },
+    { rule: R.object, errno: 'ENOENT', run: (l, e) => attach(mediated(l), 9, e) },
+  ]);
+});
+
+test('the first attach tells a mediated device: it gives the id of the IOAS back and makes no HWPT', () => {
+  const lab = bound(new Lab());
+  assert.is(attach(lab, IOAS).verdict, 'unknown');
+  assert.is(lab.world.devices.get('vfio0')?.driver, 'mdev');
+  assert.is(typeOf(lab, DEVID), 'access');
+  assert.is(typeOf(lab, 3), undefined);
+  lab.good(lab.ioctl(4, DEVICE_DETACH_IOMMUFD_PT, { in: struct(8) }));
+  assert.is(typedObject(new Tx(lab.world), 1, DEVID, 'access')?.ioas, 0);
+  lab.good(attach(lab, IOAS));
+  lab.close(4);
+  assert.is(typeOf(lab, DEVID), undefined);
+});
+
+test('an attach that gives back another id tells a device behind an IOMMU', () => {
+  const lab = bound(new Lab());
+  attach(lab, IOAS, '', 3);
+  assert.is(lab.world.devices.get('vfio0')?.driver, 'pci');
+  assert.is(typeOf(lab, 3), 'hwpt-paging');
+});
+
+test('by its group it is an access of the compatibility IOAS', () => {
+  const lab = new Lab();
+  lab.open('/dev/iommu', 3);
+  lab.open('/dev/vfio/7', 4);
+  lab.good(lab.ioctl(4, GROUP_SET_CONTAINER, { in: struct(4, [0, 3]) }));
+  lab.good(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), ret: 5 }));
+  const device = lab.world.devices.get(MDEV);
+  assert.is(typeOf(lab, device?.devid ?? 0), 'access');
+  lab.close(5);
+  assert.is(typeOf(lab, device?.devid ?? 0), undefined);
+});

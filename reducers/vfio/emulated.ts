@@ -1,0 +1,71 @@
+import { type Attached, unbindDevice } from '../iommufd/attach.js';
+import { changeAccessIoas, destroyAccess, makeAccess } from '../iommufd/access.js';
+import { contextOf, objectOf, patchContext, typedObject } from '../iommufd/context.js';
+import { notKnown, type Refusal, type Rule, refusal } from '../iommufd/rules.js';
+import { releaseContextIfDone } from '../iommufd/teardown.js';
+import type { Tx } from '../tx.js';
+import { patchDevice } from './devices.js';
+import type { VfioDevice } from './state.js';
+
+/**
+ * Mediated devices on an iommufd (drivers/vfio/iommufd.c, `vfio_iommufd_emulated_*`).
+ *
+ * There is no IOMMU behind such a device: it is bound as an access, an in-kernel user of one IOAS, which needs no
+ * ownership of a group and no HWPT. ATTACH takes the id of an IOAS, gives it back unchanged, and reserves nothing.
+ */
+export const EMULATED_RULES = {
+  object: { id: 'attach-access.ioas', errno: 'ENOENT', text: 'a mediated device, and no IOAS has the id' },
+} as const satisfies Record<string, Rule>;
+
+const PAGE_BYTES = 4096;
+
+export function isMediated(device: VfioDevice): boolean {
+  return device.driver === 'mdev' || device.driver === 'mtty';
+}
+
+/** Binds a mediated device to a context; gives the object id. */
+export function bindEmulated(tx: Tx, contextId: number, seq: number): number {
+  return makeAccess(tx, contextId, PAGE_BYTES, false, seq).id;
+}
+
+/** Attaches or moves a mediated device to an IOAS by object id. */
+export function attachEmulated(tx: Tx, contextId: number, accessId: number, ioasId: number): Attached | Refusal {
+  if (typedObject(tx, contextId, accessId, 'access') === undefined)
+    return notKnown('which object the device is in the iommufd is not known');
+  if (objectOf(tx, contextId, ioasId)?.type !== 'ioas') {
+    const since = contextOf(tx, contextId).unknownSince;
+    return since < 0
+      ? refusal(EMULATED_RULES.object.errno, EMULATED_RULES.object.id)
+      : notKnown(`objects unknown since event ${since}`);
+  }
+  return changeAccessIoas(tx, contextId, accessId, ioasId) ?? { ptId: ioasId };
+}
+
+export function isAttachedEmulated(tx: Tx, contextId: number, accessId: number): boolean {
+  return (typedObject(tx, contextId, accessId, 'access')?.ioas ?? 0) !== 0;
+}
+
+export function detachEmulated(tx: Tx, contextId: number, accessId: number): void {
+  if (isAttachedEmulated(tx, contextId, accessId)) changeAccessIoas(tx, contextId, accessId, 0);
+}
+
+/** Ends what a device is in a context, whichever of the two kinds. */
+export function unbindAny(tx: Tx, contextId: number, id: number): void {
+  if (typedObject(tx, contextId, id, 'access') === undefined) unbindDevice(tx, contextId, id);
+  else destroyAccess(tx, contextId, id);
+}
+
+/** An answer told which driver a device has; one that was bound as a device and is mediated turns into an access. */
+export function tellDriver(tx: Tx, device: VfioDevice, driver: 'pci' | 'mdev' | 'mtty', seq: number): void {
+  if (device.driver !== 'unknown' && !(device.driver === 'mdev' && driver === 'mtty')) return;
+  patchDevice(tx, device.name, { driver });
+  const { iommufd, devid } = device;
+  if (driver === 'pci' || iommufd === 0 || !tx.world.iommufds.has(iommufd)) return;
+  if (typedObject(tx, iommufd, devid, 'device') === undefined) return;
+  // The context must outlive the moment between the two.
+  patchContext(tx, iommufd, { holders: contextOf(tx, iommufd).holders + 1 });
+  unbindDevice(tx, iommufd, devid);
+  if (objectOf(tx, iommufd, devid) === undefined) makeAccess(tx, iommufd, PAGE_BYTES, false, seq, devid);
+  patchContext(tx, iommufd, { holders: contextOf(tx, iommufd).holders - 1 });
+  releaseContextIfDone(tx, iommufd);
+}
