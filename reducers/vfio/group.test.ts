@@ -26,6 +26,16 @@ function group(lab: Lab): Lab {
 const setContainer = (lab: Lab, fd: number, errno: string, from = 4) =>
   lab.ioctl(from, GROUP_SET_CONTAINER, { in: struct(4, [0, fd >>> 0]), errno });
 
+/** Group 7 on fd 4 has left the iommufd on fd 3, to which its device is still bound. */
+function leftIommufd(lab: Lab): Lab {
+  lab.open('/dev/iommu', 3);
+  lab.open('/dev/vfio/7', 4);
+  lab.good(setContainer(lab, 3, ''));
+  lab.good(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(PCI_DEVICE), ret: 5 }));
+  lab.good(lab.ioctl(4, GROUP_UNSET_CONTAINER));
+  return lab;
+}
+
 const rows: readonly Row[] = [
   { rule: R.unknownCommand, errno: 'ENOTTY', run: (l, e) => group(l).ioctl(4, SET_IOMMU, { errno: e }) },
   {
@@ -65,6 +75,14 @@ const rows: readonly Row[] = [
       lab.good(setContainer(lab, 3, ''));
       lab.open('/dev/vfio/noiommu-0', 5);
       return setContainer(lab, 3, errno, 5);
+    },
+  },
+  {
+    rule: R.setClaimed,
+    errno: 'EPERM',
+    run(lab, errno) {
+      leftIommufd(lab).open('/dev/vfio/vfio', 6);
+      return setContainer(lab, 6, errno);
     },
   },
   { rule: R.setNotContainer, errno: 'EBADFD', run: (l, e) => setContainer(group(l), l.eventfd(5), e) },
@@ -119,6 +137,14 @@ test('an answer shows which devices a group has; then other names are missing, w
   lab.open('/dev/vfio/8', 5);
   const other = lab.ioctl(5, GROUP_GET_DEVICE_FD, { in: text(PCI_DEVICE), errno: 'ENODEV' });
   assert.is(other.rule, D.noDevice.id);
+});
+
+test('a group whose device is bound to an iommufd that it left is not viable until the device is closed', () => {
+  const lab = leftIommufd(new Lab());
+  const status = (flags: number) => lab.ioctl(4, GROUP_GET_STATUS, { in: struct(8), out: struct(8, [4, flags]) });
+  assert.is(status(0).verdict, 'match');
+  lab.close(5);
+  assert.is(status(1).verdict, 'match');
 });
 
 test('the name of a mediated device tells of its group before the device is opened', () => {

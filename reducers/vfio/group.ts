@@ -2,7 +2,8 @@ import type { IoctlEvent } from '../../core/event.js';
 import type { Call } from '../call.js';
 import type { FileFamily } from '../family.js';
 import { contextOf } from '../iommufd/context.js';
-import { ensureCompatIoas } from '../iommufd/attach.js';
+import { bindRefusal, ensureCompatIoas } from '../iommufd/attach.js';
+import type { Tx } from '../tx.js';
 import { isNoIommu, patchGroup } from './containers.js';
 import { fdUnknown, lookFd } from './fd-look.js';
 import { endGroup, joinIommufd, leaveIommufd, openGroup } from './groups.js';
@@ -37,6 +38,11 @@ export const GROUP_RULES = {
     id: 'set-container.mixed',
     errno: 'EPERM',
     text: 'groups with and without an IOMMU do not share a container',
+  },
+  setClaimed: {
+    id: 'set-container.claimed',
+    errno: 'EPERM',
+    text: 'a device of the group is bound to an iommufd, which owns the DMA of the group',
   },
   setVaddr: {
     id: 'set-container.vaddr-invalid',
@@ -87,6 +93,11 @@ function groupUnknown(group: VfioGroup): string {
   return `state of the group unknown since event ${group.unknownSince}`;
 }
 
+/** A device of the group that is still bound to an iommufd owns the group's DMA, also when the group has left it. */
+function isClaimed(tx: Tx, group: VfioGroup): boolean {
+  return bindRefusal(tx, 0, group.path) !== undefined;
+}
+
 function getStatus(call: Call): void {
   if (takeStruct(call, 8, R.statusArgsz) === undefined) return;
   const group = groupOf(call);
@@ -96,7 +107,8 @@ function getStatus(call: Call): void {
     return;
   }
   if (!call.succeed('group-status.ok')) return;
-  call.out32(4, hasIommu(group) ? GROUP_VIABLE | GROUP_CONTAINER_SET : GROUP_VIABLE, 'flags');
+  const without = isClaimed(call.tx, group) ? 0 : GROUP_VIABLE;
+  call.out32(4, hasIommu(group) ? GROUP_VIABLE | GROUP_CONTAINER_SET : without, 'flags');
 }
 
 // ---- SET_CONTAINER -----------------------------------------------------------------------------------------
@@ -132,6 +144,7 @@ function setContainer(call: Call): void {
 function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): void {
   const mixed = container.groups.length > 0 && isNoIommu(call.tx, container) !== group.noIommu;
   if (mixed && refuse(call, R.setMixed)) return;
+  if (isClaimed(call.tx, group) && refuse(call, R.setClaimed)) return;
   if (container.vaddrInvalid > 0 && refuse(call, R.setVaddr)) return;
   if (!call.succeed('set-container.ok')) return;
   attachGroup(call.tx, container.id, group.id);

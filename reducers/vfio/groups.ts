@@ -1,10 +1,11 @@
+import type { Call } from '../call.js';
 import { contextOf, patchContext } from '../iommufd/context.js';
 import { releaseContextIfDone } from '../iommufd/teardown.js';
 import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
 import { hasDomain, patchGroup } from './containers.js';
 import { detachGroup, refreshHardware, unpinAll } from './membership.js';
-import type { VfioGroup } from './state.js';
+import type { VfioContainer, VfioGroup } from './state.js';
 
 /** Records of groups: which one a file stands for, and how it ends. */
 
@@ -64,11 +65,31 @@ export function leaveIommufd(tx: Tx, group: VfioGroup): void {
   releaseContextIfDone(tx, group.iommufd);
 }
 
+/**
+ * Whether nothing has shown yet if the container has an IOMMU behind it: no device of its groups was named, and those
+ * that were are mediated. Until then an IOMMU is assumed.
+ */
+export function isNatureOpen(tx: Tx, container: VfioContainer): boolean {
+  let open = false;
+  for (const id of container.groups) {
+    const group = tx.world.groups.get(id);
+    if (group === undefined || group.noIommu || group.bus === 'pci') return false;
+    if (!group.emulated) open = true;
+  }
+  return open;
+}
+
+/** An answer that only a container without an IOMMU gives: all its groups have mediated devices. */
+export function learnEmulated(call: Call, container: VfioContainer): void {
+  for (const id of container.groups) markEmulated(call.tx, id);
+  call.noteLearned();
+}
+
 /** A name shows that the group's devices are mediated: what its container maps is not pinned on its account. */
 export function markEmulated(tx: Tx, groupId: number): void {
   const group = tx.world.groups.get(groupId);
   if (group === undefined || group.emulated) return;
-  patchGroup(tx, groupId, { emulated: true });
+  patchGroup(tx, groupId, { emulated: true, bus: 'mdev' });
   const container = tx.world.containers.get(group.container);
   if (container === undefined) return;
   if (!hasDomain(tx, container)) unpinAll(tx, container.id);

@@ -3,6 +3,7 @@ import { add, type U64 } from '../../../core/u64.js';
 import { type Call, find } from '../../call.js';
 import { containerOf, patchContainer } from '../containers.js';
 import { ENTRY_LIMIT_KEY, iommuKey, smallFact, teach } from '../facts.js';
+import { isNatureOpen, learnEmulated } from '../groups.js';
 import { lowestBit, physicalGroups, refreshHardware } from '../membership.js';
 import { takeStruct } from '../payload.js';
 import type { Rule } from '../rules.js';
@@ -21,7 +22,7 @@ import {
  * Struct: argsz 0, flags 4, iova_pgsizes 8, cap_offset 16, pad 20; then, when argsz has room for all of it, the chain
  * of capabilities: migration, free entries, and valid IOVA ranges where there is a real IOMMU. With too little
  * room only the size that is needed comes back, in argsz. Page sizes, ranges and the limit of entries are
- * facts of the machine, kept per set of groups; the rest follows from the container's state.
+ * facts of the machine, kept per set of groups (all page sizes: there is no real IOMMU); the rest follows from the container's state.
  */
 export const INFO_RULES = {
   argsz: { id: 'get-info.argsz', errno: 'EINVAL', text: 'argsz is less than 16' },
@@ -49,6 +50,8 @@ export function getInfo(call: Call): void {
   const argsz = struct.u32(0);
   call.extentBytes = Math.min(argsz, STRUCT_BYTES);
   if (!call.succeed('get-info.ok')) return;
+  if (isNatureOpen(call.tx, container) && find(call.memOut, call.arg, MIN_BYTES)?.u64(8) === ALL_PAGE_SIZES)
+    learnEmulated(call, container);
   const groups = physicalGroups(call.tx, container);
   call.out32(4, IOMMU_INFO_PGSIZES | IOMMU_INFO_CAPS, 'flags');
   const sizes = pageSizes(call, groups);

@@ -94,7 +94,7 @@ const rows: readonly Row[] = [
 test('each rejection has its errno, in the kernel order', () => checkRows(R, rows));
 
 test('a wrong errno in the recording is a divergence, and the mapping is taken over when it says success', () => {
-  const lab = new Lab().container();
+  const lab = new Lab().device();
   lab.good(lab.map(0, 0x1000));
   assert.is(map(lab, 'EINVAL', 0, 0x1000).verdict, 'diverge');
   const beyond = lab.map(0xfee0_0000, 0x1000);
@@ -156,4 +156,15 @@ test('an ENOMEM of the run is learned, and says what is pinned and what the limi
   assert.is(answer.verdict, 'learned');
   assert.match(answer.looked, /pins 12288 bytes; RLIMIT_MEMLOCK is not recorded/);
   lab.good(lab.unmap(0x10_0000, 0x1000, 0));
+});
+
+test('before a device is named, a mapping that no IOMMU would take shows that the devices are mediated', () => {
+  const shows = [[[8, 0x1000, 8]], [[16, 0xfee0_0000, 8]]] as const;
+  for (const fields of shows) {
+    const lab = new Lab().container();
+    assert.is(lab.map(0, 0x1000, fields).verdict, 'learned');
+    assert.ok(lab.world.groups.get(7)?.emulated);
+    assert.is(lab.map(0x10_0000, 0x1000, [[8, 0x1000, 8]]).verdict, 'match');
+  }
+  assert.is(new Lab().device().map(0, 0x1000, [[8, 0x1000, 8]]).verdict, 'diverge');
 });

@@ -2,6 +2,7 @@ import { firstOverlap } from '../../../core/interval.js';
 import { add, hex, lastOf, lengthOf, modPow2, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer, rangesText } from '../containers.js';
+import { isNatureOpen, learnEmulated } from '../groups.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
 import { refuse, refuseOverflow, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
@@ -14,7 +15,8 @@ import { PIN_STOPS, pinMapping, unpinMapping } from './pinning.js';
  *
  * A mapping is one entry, whatever its size. The memory behind it is pinned at once, page by page, when the
  * container has a real IOMMU; one page that cannot be pinned undoes all of it. Flag VADDR gives a mapping
- * whose address was taken away (UNMAP with VADDR) a new one; nothing is pinned anew then.
+ * whose address was taken away (UNMAP with VADDR) a new one; nothing is pinned anew then. A container with mediated
+ * devices only pins nothing and has no invalid IOVAs; before a device is named, a success can be what shows that.
  *
  * Struct: argsz 0, flags 4, vaddr 8, iova 16, size 24.
  */
@@ -107,8 +109,7 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
     if (refuse(call, R.limit)) return;
   }
   if (!call.predicted && outsideRanges(call, container, iova, last)) return;
-  const pinned = hasDomain(tx, container);
-  const pin = pinned && !call.predicted ? pinMapping(call, iova, last, vaddr, access, container) : 0;
+  const pin = hasDomain(tx, container) && !call.predicted ? pinMapping(call, iova, last, vaddr, access, container) : 0;
   if (pin === PIN_STOPS) return;
   if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) {
     unpinMapping(call, pin);
@@ -128,7 +129,7 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
       flags: access,
       space: call.process.space,
       vaddrInvalid: false,
-      pinned,
+      pinned: hasDomain(tx, container),
       pin,
       since: call.event.seq,
     }),
@@ -156,7 +157,10 @@ function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U6
   call.looked(
     ranges === null ? 'no GET_INFO recorded; window of the local APICs 0xfee00000-0xfeefffff' : rangesText(ranges),
   );
-  return refuse(call, R.range);
+  if (ranges !== null || !isNatureOpen(call.tx, container)) return refuse(call, R.range);
+  if (call.failUnlessLearned(R.range.errno, R.range.id)) return true;
+  learnEmulated(call, container);
+  return false;
 }
 
 function bitmapTooLarge(container: VfioContainer, iova: U64, last: U64): boolean {

@@ -4,6 +4,7 @@ import type { Call } from '../../call.js';
 import { probePin } from '../../memory/pin.js';
 import { pinAdd, pinRemove } from '../../memory/pins.js';
 import { VMA_PFNMAP } from '../../memory/state.js';
+import { isNatureOpen, learnEmulated } from '../groups.js';
 import type { VfioContainer, VfioDevice } from '../state.js';
 import { MAP_WRITE } from '../uapi.js';
 import { MAP_PIN_RULE } from './pin-rule.js';
@@ -39,6 +40,11 @@ export function pinMapping(
     if (!call.unknown(`${answer.why} (${hex(answer.at)})`)) return PIN_STOPS;
   } else if (answer.kind === 'fault') {
     call.looked(`${hex(answer.at)}: ${answer.why}`);
+    if (isNatureOpen(call.tx, container)) {
+      if (call.failUnlessLearned(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return PIN_STOPS;
+      learnEmulated(call, container);
+      return 0;
+    }
     if (call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return PIN_STOPS;
   } else if (deviceAsleep(call, space, vaddr, last) && call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) {
     return PIN_STOPS;
