@@ -31,6 +31,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'iommu/*/hw_info/*', field: 'data_uptr', why: 'capability registers of the IOMMU' },
   { pattern: 'iommu/cache_coherency', field: 'VFIO_DMA_CC_IOMMU', why: 'whether the IOMMU enforces cache coherency' },
   { pattern: 'kernel/vfio_noiommu', field: 'VFIO_NOIOMMU_IOMMU', why: 'a build option of the kernel' },
+  { pattern: 'kernel/iommufd_test', field: 'op', why: 'a build option: seen by an IOMMU_TEST_CMD that succeeds' },
   // Groups and devices.
   { pattern: 'vfio-group/*/no-device/*', field: 'name', why: 'which devices a group has' },
   { pattern: 'vfio-cdev/*', field: 'cdev', why: 'seen in sysfs: which device a cdev belongs to' },

@@ -1,4 +1,4 @@
-import { add, lastOf } from '../../core/u64.js';
+import { lastOf, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import {
   accessIds,
@@ -12,15 +12,15 @@ import {
 } from '../iommufd/access.js';
 import { lookupIoas, missing, typedObject } from '../iommufd/context.js';
 import { handOutFd } from '../iommufd/eventq.js';
-import { PAGE } from '../iommufd/iopt.js';
+import { nthAreaIova, PAGE } from '../iommufd/iopt.js';
 import type { Rule } from '../iommufd/rules.js';
 import type { AccessObject } from '../iommufd/state.js';
-import { probePin } from '../memory/pin.js';
+import { probeBuffer } from '../iommufd/user-buffer.js';
 import { sameMemory } from './mock-check.js';
 
 /**
  * Accesses of the self-tests (drivers/iommu/iommufd/selftest.c): an in-kernel user of an IOAS behind an fd, which the
- * operations name. Closing the fd ends the access.
+ * operations name, whichever context they are called on: the access works in its own. Closing the fd ends it.
  */
 export const ACCESS_TEST_RULES: readonly Rule[] = [
   { id: 'create-access.flags', errno: 'EOPNOTSUPP', text: 'an unknown flag is set' },
@@ -103,7 +103,6 @@ function accessOfFd(call: Call): Found | undefined {
 export function accessPages(call: Call): void {
   const s = call.struct;
   const flags = s.u32(16);
-  const iova = s.u64(24);
   const length = s.u64(32);
   const compareWith = s.u64(40);
   if (length > MAX_BYTES && call.fail('ENOMEM', 'access-pages.size')) return;
@@ -112,10 +111,7 @@ export function accessPages(call: Call): void {
   if (found === undefined) return;
   const { contextId, access } = found;
   if (access.alignment !== PAGE && call.fail('EOPNOTSUPP', 'access-pages.kind')) return;
-  if (flags & SYZ) {
-    call.unknown('not modelled: the n-th area as a target');
-    return;
-  }
+  const iova = targetIova(call, found, 24, (flags & SYZ) !== 0);
   const refused = refusePin(call.tx, contextId, access, iova, length, (flags & WRITE) !== 0);
   if (refused !== undefined) {
     if (refused.unknown !== '') call.unknown(refused.unknown);
@@ -147,7 +143,6 @@ export function destroyAccessPages(call: Call): void {
 
 export function accessRw(call: Call): void {
   const s = call.struct;
-  const iova = s.u64(16);
   const length = s.u64(24);
   const buffer = s.u64(32);
   const flags = s.u32(40);
@@ -155,14 +150,9 @@ export function accessRw(call: Call): void {
   if ((flags & ~(WRITE | SLOW_PATH | SYZ)) !== 0 && call.fail('EOPNOTSUPP', 'access-rw.flags')) return;
   const found = accessOfFd(call);
   if (found === undefined) return;
-  if (flags & SYZ) {
-    call.unknown('not modelled: the n-th area as a target');
-    return;
-  }
   const write = (flags & WRITE) !== 0;
-  const bufferLast = lastOf(buffer, length);
-  const touch = (): boolean => bufferLast !== undefined && faults(call, buffer, bufferLast, !write);
-  if (write && touch()) return;
+  if (write && faults(call, buffer, length, false)) return;
+  const iova = targetIova(call, found, 16, (flags & SYZ) !== 0);
   const slow = (flags & SLOW_PATH) !== 0;
   const space = call.process.space;
   const refused = refuseReadWrite(call.tx, found.contextId, found.access, iova, length, write, slow, space);
@@ -170,29 +160,29 @@ export function accessRw(call: Call): void {
     if (refused.unknown !== '') call.unknown(refused.unknown);
     else if (call.fail(refused.errno, refused.rule)) return;
   }
-  if (!write && touch()) return;
+  if (!write && faults(call, buffer, length, true)) return;
   call.succeed('access-rw.ok');
 }
 
 /** Predicts EFAULT where the caller's own buffer cannot be touched; true when the call fails. */
-function faults(call: Call, start: number | bigint, last: number | bigint, write: boolean): boolean {
-  const answer = probePin(call.tx, call.process.space, start, last, { write, longterm: false, pfnmapOk: true });
-  if (answer.kind === 'fault') return call.fail('EFAULT', 'access-rw.fault');
-  if (answer.kind === 'unknown' && !onStack(call, start, last)) call.unknown(answer.why);
+function faults(call: Call, start: U64, count: U64, write: boolean): boolean {
+  const answer = probeBuffer(call, start, count, write);
+  if (answer === 'fault') return call.fail('EFAULT', 'access-rw.fault');
+  if (answer !== 'ok') call.unknown(answer.unknown);
   return false;
 }
 
-/** Bytes around the struct of a call that its stack frame and those of its callers may take. */
-const FRAME_BYTES = 64 * 1024;
-
 /**
- * The stack is made by execve, which no recorded call shows. A buffer near the call's own struct, both above
- * everything that the kernel placed for mmap, lies in it, and can be read and written.
+ * The IOVA that a call means. With SYZ its field holds two numbers of 32 bits: which area of the IOAS, counted from
+ * the lowest, and an offset; where there is no such area, the IOVA is 0.
  */
-function onStack(call: Call, start: number | bigint, last: number | bigint): boolean {
-  const placed = call.tx.world.spaces.get(call.process.space)?.firstPlacedLast ?? null;
-  if (placed === null || start <= placed || call.arg <= placed) return false;
-  return add(start, FRAME_BYTES) > call.arg && last < add(call.arg, FRAME_BYTES);
+function targetIova(call: Call, found: Found, at: number, syz: boolean): U64 {
+  if (!syz) return call.struct.u64(at);
+  const key = typedObject(call.tx, found.contextId, found.access.ioas, 'ioas')?.ioas;
+  const ioas = key === undefined ? undefined : call.tx.world.ioases.get(key);
+  if (ioas === undefined) return 0;
+  if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+  return nthAreaIova(ioas, call.struct.u32(at), call.struct.u32(at + 4));
 }
 
 export function accessReplaceIoas(call: Call): void {
@@ -201,11 +191,7 @@ export function accessReplaceIoas(call: Call): void {
   const { contextId, access } = found;
   if (access.ioas === 0 && call.fail('ENOENT', 'access-replace.detached')) return;
   const ioasId = call.struct.u32(16);
-  if (contextId !== call.file.object) {
-    call.unknown('not modelled: an access of another context');
-    return;
-  }
-  const ioas = lookupIoas(call, ioasId, 'access-replace.ioas');
+  const ioas = lookupIoas(call, ioasId, 'access-replace.ioas', contextId);
   if (ioas === undefined) return;
   const before = access.ioas;
   const refused = changeAccessIoas(call.tx, contextId, access.id, ioasId);

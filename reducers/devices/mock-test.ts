@@ -2,7 +2,7 @@ import { lastOf } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { lookupIoas } from '../iommufd/context.js';
 import { reserveIova, unreserve } from '../iommufd/iopt.js';
-import type { Rule } from '../iommufd/rules.js';
+import { type Rule, SELFTEST_FACT } from '../iommufd/rules.js';
 import {
   ACCESS_TEST_RULES,
   accessPages,
@@ -74,8 +74,14 @@ const OPERATIONS: readonly (((call: Call) => void) | undefined)[] = [
 
 export function testCommand(call: Call): void {
   const run = OPERATIONS[call.struct.u32(4)];
-  if (run === undefined) call.fail('EOPNOTSUPP', 'test.op');
-  else run(call);
+  if (run === undefined) {
+    call.fail('EOPNOTSUPP', 'test.op');
+    return;
+  }
+  run(call);
+  const { facts } = call.tx.world;
+  if (call.recordedErrno === '' && call.recordedRet !== null && !facts.has(SELFTEST_FACT))
+    facts.set(SELFTEST_FACT, Object.freeze({ value: 1, since: call.event.seq }));
 }
 
 function addReserved(call: Call): void {

@@ -132,6 +132,34 @@ test('ACCESS_RW', () => {
   keep(b);
 });
 
+test('accesses of the n-th area and of another context', () => {
+  const { b, ioas } = bench();
+  const SYZ = 0x1_0000;
+  b.map(ioas, BUFFER + 0x1000, 0x1000, APERTURE + 0x4000);
+  b.map(ioas, BUFFER, 0x1000, APERTURE, 4);
+  const fd = create(b, ioas, NEEDS_PIN).u32(16);
+  const nth = (area: number, offset: number) => area + offset * 2 ** 32;
+  b.open(9);
+  const rows: [string, string, Answer][] = [
+    ['', 'access-rw.ok', rw(b, fd, nth(0, 0xff8), 8, SYZ)],
+    ['', 'access-rw.ok', rw(b, fd, nth(1, 0), 8, SYZ | WRITE)],
+    ['EPERM', 'access.rights', rw(b, fd, nth(0, 0), 8, SYZ | WRITE)],
+    ['ENOENT', 'access.gap', rw(b, fd, nth(0, 0x1000), 8, SYZ)],
+    ['ENOENT', 'access.gap', rw(b, fd, nth(2, APERTURE), 8, SYZ)],
+    ['', 'access-pages.ok', pages(b, fd, nth(1, 0), 4096, SYZ, [40, BUFFER + 0x1000, 8])],
+    [
+      '',
+      'access-rw.ok',
+      b.ioctl(9, 0x3ba0, struct(72, [4, 8], [8, fd], [16, APERTURE, 8], [24, 8, 8], [32, BUFFER, 8])),
+    ],
+    ['ENOENT', 'access-replace.ioas', b.ioctl(9, 0x3ba0, struct(72, [4, 11], [8, fd], [16, 9]))],
+    ['', 'access-replace.ok', b.ioctl(9, 0x3ba0, struct(68, [4, 11], [8, fd], [16, b.ioasAlloc()]))],
+    ['', 'destroy.ok', b.destroy(ioas)],
+  ];
+  for (const [errno, rule, answer] of rows) decidedBy(answer, errno, rule);
+  keep(b);
+});
+
 test('memory that was mapped read-only stays so in a copy', () => {
   const { b, ioas } = bench();
   b.event(ev('open', { call: 'memfd_create', path: 'x', ret: 5, retPath: '/memfd:x (deleted)' }));

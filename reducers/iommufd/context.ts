@@ -142,17 +142,17 @@ export function lookup<T extends ObjectType>(
  * The IOAS behind an object id, or undefined after a prediction was made. An IOAS that must exist because the
  * recording shows success is adopted, with areas unknown, for the events that follow.
  */
-export function lookupIoas(call: Call, id: number, rule: string): Ioas | undefined {
-  const object = typedObject(call.tx, call.file.object, id, 'ioas');
+export function lookupIoas(call: Call, id: number, rule: string, contextId = call.file.object): Ioas | undefined {
+  const object = typedObject(call.tx, contextId, id, 'ioas');
   if (object !== undefined) return call.tx.world.ioases.get(object.ioas);
-  const other = objectOf(call.tx, call.file.object, id) !== undefined;
+  const other = objectOf(call.tx, contextId, id) !== undefined;
   if (other) {
     call.fail('ENOENT', rule);
     return undefined;
   }
-  missing(call, call.file.object, rule);
+  missing(call, contextId, rule);
   if (call.recordedRet !== -1 && call.recordedRet !== null && id > 0 && id <= MAX_ID)
-    addIoas(call.tx, call.file.object, id, call.event.seq, call.event.seq);
+    addIoas(call.tx, contextId, id, call.event.seq, call.event.seq);
   return undefined;
 }
 

@@ -4,12 +4,14 @@ import type { Call } from '../call.js';
 import { lookup } from './context.js';
 import type { Rule } from './rules.js';
 import type { BoundDevice } from './state.js';
+import { probeBuffer } from './user-buffer.js';
 
 /**
  * GET_HW_INFO (drivers/iommu/iommufd/device.c): what the IOMMU of a bound device can do.
  *
  * The driver's struct is copied as far as the caller's buffer goes, the rest of the buffer is zeroed, and the full
- * length is told. Of real hardware all of this is learned once per device; the mock device's is known.
+ * length is told. Of real hardware all of this is learned once per device; the mock device's is known. Of a
+ * shorter struct the last field is written as far as it reaches.
  */
 export const HW_INFO_RULES: readonly Rule[] = [
   { id: 'hw-info.flags', errno: 'EOPNOTSUPP', text: 'an unknown flag is set' },
@@ -33,6 +35,7 @@ const OUT_DATA_LENGTH = 12;
 const OUT_DATA_TYPE = 24;
 const OUT_MAX_PASID_LOG2 = 28;
 const OUT_CAPABILITIES = 32;
+const CAPABILITIES_BYTES = 8;
 
 export function getHwInfo(call: Call): void {
   const s = call.struct;
@@ -51,7 +54,7 @@ function mockInfo(call: Call, device: BoundDevice, type: number): void {
   if (type !== TYPE_DEFAULT && type !== TYPE_SELFTEST && call.fail('EOPNOTSUPP', 'hw-info.type')) return;
   const room = s.u32(OUT_DATA_LENGTH);
   const buffer = s.u64(16);
-  if (room > 0 && buffer < 4096 && call.fail('EFAULT', 'hw-info.fault')) return;
+  if (probeBuffer(call, buffer, room, true) === 'fault' && call.fail('EFAULT', 'hw-info.fault')) return;
   if (!call.succeed('hw-info.ok')) return;
   const data = new Uint8Array(SELFTEST_BYTES);
   putU32(data, 4, SELFTEST_REGISTER);
@@ -60,8 +63,15 @@ function mockInfo(call: Call, device: BoundDevice, type: number): void {
   call.out32(OUT_DATA_TYPE, TYPE_SELFTEST, 'out_data_type');
   const pasidLog2 = device.mock?.pasid ? PASID_BITS : 0;
   call.outBytes(add(call.arg, OUT_MAX_PASID_LOG2), new Bytes(Uint8Array.of(pasidLog2)), 'out_max_pasid_log2');
-  if (call.extentBytes >= OUT_CAPABILITIES + 8)
-    call.out64(OUT_CAPABILITIES, (device.mock?.noDirty ? 0 : CAP_DIRTY_TRACKING) | CAP_NO_ATS, 'out_capabilities');
+  const capabilities = new Uint8Array(CAPABILITIES_BYTES);
+  putU32(capabilities, 0, (device.mock?.noDirty ? 0 : CAP_DIRTY_TRACKING) | CAP_NO_ATS);
+  const told = toldCapabilities(call);
+  if (told > 0) call.outBytes(add(call.arg, OUT_CAPABILITIES), new Bytes(capabilities, 0, told), 'out_capabilities');
+}
+
+/** How many bytes of the last field the caller's struct has; the kernel writes as much of it. */
+function toldCapabilities(call: Call): number {
+  return Math.max(0, Math.min(CAPABILITIES_BYTES, call.extentBytes - OUT_CAPABILITIES));
 }
 
 /** The driver's bytes, cut to the room, then zeroes as far as the recording can show them. */
@@ -78,16 +88,18 @@ function realInfo(call: Call, device: BoundDevice, type: number): void {
   const key = `iommu/${device.key}`;
   // A driver that does not know a type refuses it: the recording of this machine has to show which it knows.
   if (type !== TYPE_DEFAULT) call.unknown('not modelled: types of data that this IOMMU knows');
-  if (!call.succeed('hw-info.ok')) return;
   const room = call.struct.u32(OUT_DATA_LENGTH);
+  const buffer = call.struct.u64(16);
+  if (probeBuffer(call, buffer, room, true) === 'fault' && call.fail('EFAULT', 'hw-info.fault')) return;
+  if (!call.succeed('hw-info.ok')) return;
   const full = call.learn32(OUT_DATA_LENGTH, `${key}/hw_info_bytes`, 'data_len');
   call.learn32(OUT_DATA_TYPE, `${key}/hw_info_type`, 'out_data_type');
   call.learnBytes(add(call.arg, OUT_MAX_PASID_LOG2), 1, `${key}/max_pasid_log2`, 'out_max_pasid_log2');
-  if (call.extentBytes >= OUT_CAPABILITIES + 8)
-    call.learn64(OUT_CAPABILITIES, `${key}/capabilities`, 'out_capabilities');
+  const told = toldCapabilities(call);
+  if (told === CAPABILITIES_BYTES) call.learn64(OUT_CAPABILITIES, `${key}/capabilities`, 'out_capabilities');
+  else if (told > 0) call.outUnknown(add(call.arg, OUT_CAPABILITIES), told, 'a part of the capabilities');
   const copied = Math.min(room, full ?? 0);
-  if (copied > 0) call.learnBytes(call.struct.u64(16), copied, `${key}/hw_info/${copied}`, 'data_uptr');
-  const buffer = call.struct.u64(16);
+  if (copied > 0) call.learnBytes(buffer, copied, `${key}/hw_info/${copied}`, 'data_uptr');
   const shownBytes = call.memOut.find((note) => note.addr === buffer)?.bytes.length ?? 0;
   const zeroed = Math.min(room, shownBytes) - copied;
   if (full !== undefined && zeroed > 0)

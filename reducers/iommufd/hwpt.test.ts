@@ -22,6 +22,7 @@ const WITH_PASID = 4;
 function bench(): { b: Bench; ioas: number } {
   const b = new Bench();
   b.open();
+  b.mmap(DATA, 0x1000);
   return { b, ioas: b.ioasAlloc() };
 }
 
@@ -218,11 +219,16 @@ test('GET_HW_INFO of a mock device', () => {
     ['EOPNOTSUPP', 'hw-info.type', hwInfo(b, device, 8, [4, 1], [24, 1])],
     ['EFAULT', 'hw-info.fault', hwInfo(b, device, 8, [16, 0, 8])],
     ['', 'hw-info.ok', hwInfo(b, device, 4)],
+    ['EFAULT', 'hw-info.fault', hwInfo(b, device, 8, [16, 0x1000, 8])],
+    ['EFAULT', 'hw-info.fault', hwInfo(b, device, 8, [16, 0xffff_ffff_ffff_f000n, 8])],
+    ['', 'hw-info.ok', hwInfo(b, device, 0, [16, 0x1000, 8])],
+    ['', 'hw-info.ok', b.ioctl(3, 0x3b8a, struct(39, [8, device]))],
   ];
   for (const [errno, rule, answer] of rows) decidedBy(answer, errno, rule);
   const told = rows[5]?.[2] as Answer;
   assert.equal([told.u32(12), told.u32(24), told.u32(28), told.u32(32)], [8, 0xfeedbeef, 20, 9]);
   assert.is(told.at(DATA)?.length, 4);
+  assert.is((rows.at(-1)?.[2] as Answer).at(ARG + 32)?.length, 7);
   keep(b);
 });
 

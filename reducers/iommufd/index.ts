@@ -108,7 +108,7 @@ const COMMANDS: readonly (Command | undefined)[] = (() => {
     command(0x12, 'IOMMU_IOAS_CHANGE_PROCESS', 8, 8, changeProcess),
     command(0x13, 'IOMMU_VEVENTQ_ALLOC', 32, 28, veventqAlloc),
     command(0x14, 'IOMMU_HW_QUEUE_ALLOC', 40, 40, hwQueueAlloc),
-    command(0x20, 'IOMMU_TEST_CMD', 72, 72, testCommand),
+    command(0x20, 'IOMMU_TEST_CMD', 72, 68, testCommand),
   ];
   for (const entry of all) table[(entry.request & 0xff) - COMMAND_BASE] = entry;
   return table;

@@ -13,6 +13,7 @@ const seen = new Set<string>();
 function bench(): Bench {
   const made = new Bench();
   made.open();
+  made.mmap(0x6000_0000, 0x1000);
   return made;
 }
 
@@ -31,6 +32,8 @@ test('common checks come in the order of the kernel, before any of the command',
     [0x3bff, null, 0, 'ENOTTY', 'compat.number'],
     [0x3b81, struct(12, [0, 11]), ARG, 'EINVAL', 'common.size'],
     [0x3b81, struct(16, [12, 1]), ARG, 'E2BIG', 'common.tail'],
+    [0x3ba0, struct(67, [4, 99]), ARG, 'EINVAL', 'common.size'],
+    [0x3ba0, struct(68, [4, 99]), ARG, 'EOPNOTSUPP', 'test.op'],
     [0x3b81, struct(12, [4, 1]), ARG, 'EOPNOTSUPP', 'ioas-alloc.flags'],
     [0x3b81, struct(16), ARG, '', 'ioas-alloc.ok'],
   ];
@@ -53,7 +56,7 @@ test('a missing payload makes everything in the context unknown', () => {
   const lost = b.ioctl(3, 0x3b85, null);
   assert.is(lost.unknown, 'payload not recorded');
   assert.is(lost.verdict, 'unknown');
-  assert.match(b.destroy(9).unknown, /objects unknown since event 4/);
+  assert.match(b.destroy(9).unknown, /objects unknown since event 5/);
 });
 
 test('ids are the lowest free ones', () => {
@@ -86,6 +89,10 @@ test('IOVA_RANGES', () => {
   const ioas = b.ioasAlloc();
   decidedBy(ranges(b, ioas, 4, [12, 1]), 'EOPNOTSUPP', 'iova-ranges.reserved');
   decidedBy(ranges(b, 9, 4), 'ENOENT', 'iova-ranges.ioas');
+  for (const pointer of [0, 0x1000, 0xffff_ffff_ffff_f000n]) {
+    decidedBy(ranges(b, ioas, 4, [16, pointer, 8]), 'EFAULT', 'iova-ranges.fault');
+    decidedBy(ranges(b, ioas, 0, [16, pointer, 8]), 'EMSGSIZE', 'iova-ranges.size');
+  }
   const whole = ranges(b, ioas, 4);
   decidedBy(whole, '', 'iova-ranges.ok');
   assert.equal([whole.u32(8), whole.u64(24)], [1, 1]);

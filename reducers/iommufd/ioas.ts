@@ -19,6 +19,7 @@ import { learnRanges, rangesFrom } from './domain.js';
 import { hardwareUnknown, usableRanges } from './iopt.js';
 import type { Rule } from './rules.js';
 import type { Ioas } from './state.js';
+import { probeBuffer } from './user-buffer.js';
 
 /**
  * IOAS_ALLOC, IOVA_RANGES, ALLOW_IOVAS and VFIO_IOAS (drivers/iommu/iommufd/ioas.c, vfio_compat.c).
@@ -33,6 +34,7 @@ export const IOAS_RULES: readonly Rule[] = [
   { id: 'ioas-alloc.ok', errno: '', text: 'an empty IOAS is made' },
   { id: 'iova-ranges.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
   { id: 'iova-ranges.ioas', errno: 'ENOENT', text: 'no IOAS has the id' },
+  { id: 'iova-ranges.fault', errno: 'EFAULT', text: 'the array cannot be written' },
   { id: 'iova-ranges.size', errno: 'EMSGSIZE', text: 'there are more ranges than the array holds' },
   { id: 'iova-ranges.ok', errno: '', text: 'all ranges are told' },
   { id: 'allow-iovas.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
@@ -68,6 +70,7 @@ export function iovaRanges(call: Call): void {
   const capacity = s.u32(8);
   const array = s.u64(16);
   if (ioas.unknownHardware.length > 0) {
+    if (capacity > 0 && faults(call, array, 1)) return;
     learnFromAnswer(call, ioas, capacity, array);
     return;
   }
@@ -78,14 +81,20 @@ export function iovaRanges(call: Call): void {
   writeRanges(call, ioas, [...usableRanges(ioas)], capacity, array);
 }
 
+/** Predicts EFAULT where the caller's array cannot take so many ranges: each is copied at once when it is found. */
+function faults(call: Call, array: U64, count: number): boolean {
+  return probeBuffer(call, array, count * 16, true) === 'fault' && call.fail('EFAULT', 'iova-ranges.fault');
+}
+
 function writeRanges(call: Call, ioas: Ioas, ranges: readonly Interval[], capacity: number, array: U64): void {
+  const written = Math.min(capacity, ranges.length);
+  if (faults(call, array, written)) return;
   const fits = ranges.length <= capacity;
   if (fits) call.succeed('iova-ranges.ok');
   else call.fail('EMSGSIZE', 'iova-ranges.size');
   if (call.recordedErrno !== (fits ? '' : 'EMSGSIZE')) return;
   call.out32(8, ranges.length, 'num_iovas');
   call.out64(24, ioas.alignment, 'out_iova_alignment');
-  const written = Math.min(capacity, ranges.length);
   if (written === 0) return;
   const bytes = new Uint8Array(written * 16);
   for (let i = 0; i < written; i++) {

@@ -295,3 +295,14 @@ export function checkAlignment(ioas: Ioas, alignment: number): Refusal | undefin
   }
   return undefined;
 }
+
+/**
+ * The IOVA that the self-tests mean by the n-th area from the lowest and an offset, which may lead out of the area
+ * (`iommufd_test_syz_conv_iova`); 0 where there is no such area.
+ */
+export function nthAreaIova(ioas: Ioas, nth: number, offset: number): U64 {
+  if (nth >= ioas.areas.size) return 0;
+  let left = nth;
+  for (const area of ioas.areas.values()) if (left-- === 0) return add(area.start, offset);
+  return 0;
+}

@@ -148,6 +148,24 @@ test('COPY', () => {
   keep(b);
 });
 
+test('COPY from the n-th area, on kernels with the self-tests', () => {
+  const { b, ioas } = bench();
+  const SYZ = 0x1_0000;
+  b.map(ioas, BUFFER, 0x1000, 0x10000);
+  b.map(ioas, BUFFER + 0x4000, 0x2000, 0x20000);
+  const from = (nth: number, offset: number) => nth + offset * 2 ** 32;
+  assert.is.not(b.copy(ioas, from(1, 0x1000), ioas, 0x1000, 0x30000, SYZ | 6).unknown, '');
+  decidedBy(b.test(1, ioas, [16, 0x90000, 8], [24, 0x1000, 8]), '', 'test-reserve.ok');
+  const copied = b.copy(ioas, from(1, 0x1000), ioas, 0x1000, 0x40000, SYZ | 6);
+  decidedBy(copied, '', 'copy.ok');
+  assert.equal([copied.u32(4), copied.u64(32)], [7, 0x21000]);
+  decidedBy(b.copy(ioas, from(0, 0x1000), ioas, 0x1000, 0x50000, SYZ | 6), 'ENOENT', 'copy.source-gap');
+  decidedBy(b.copy(ioas, from(9, 0x10000), ioas, 0x1000, 0x50000, SYZ | 6), 'ENOENT', 'copy.source-gap');
+  decidedBy(b.copy(9, from(0, 0), ioas, 0x1000, 0x50000, SYZ | 6), 'ENOENT', 'copy.source');
+  decidedBy(b.copy(ioas, from(0, 0), ioas, 0x1000, 0x50000, SYZ | 8), 'EOPNOTSUPP', 'map.flags');
+  keep(b);
+});
+
 test('UNMAP', () => {
   const { b, ioas } = bench();
   for (const i of [0, 1, 2, 4]) b.map(ioas, BUFFER, 4096, 0x10000 + i * 4096);

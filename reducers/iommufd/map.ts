@@ -3,12 +3,12 @@ import { add, addOverflows, hex, lastOf, lengthOf, min, modPow2, sub, type U64, 
 import type { Call } from '../call.js';
 import type { Tx } from '../tx.js';
 import { notifyUnmap } from './access.js';
-import { contextOf, ioasByKey, lookupIoas, patchIoas } from './context.js';
+import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject } from './context.js';
 import { forgetDirty } from './dirty-state.js';
-import { checkIova, chooseIova, deleteArea, insertArea, isRefusal, PAGE } from './iopt.js';
+import { checkIova, chooseIova, deleteArea, insertArea, isRefusal, nthAreaIova, PAGE } from './iopt.js';
 import { fileForMap } from './map-file.js';
 import { byteAt, forgetPins, pagesIn, pinSlice, rememberPins } from './pages.js';
-import type { Rule } from './rules.js';
+import { type Rule, SELFTEST_FACT } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
 
 /**
@@ -243,15 +243,12 @@ function putSlices(call: Call, ioas: Ioas, slices: readonly Slice[], iova: U64, 
 
 export function copy(call: Call): void {
   const s = call.struct;
-  const flags = s.u32(4);
-  if ((flags & SYZ_FLAG) !== 0 && (flags & ~(ALL_FLAGS | SYZ_FLAG)) === 0) {
-    call.unknown('not modelled: the n-th area as a source');
-    return;
-  }
+  const syz = (s.u32(4) & SYZ_FLAG) !== 0;
+  const flags = s.u32(4) & ~SYZ_FLAG;
   if ((flags & ~ALL_FLAGS) !== 0 && call.fail('EOPNOTSUPP', 'map.flags')) return;
   const length = s.u64(16);
   const iova = s.u64(24);
-  const from = s.u64(32);
+  const from = syz ? nthSource(call) : s.u64(32);
   if ((length === U64_MAX || from === U64_MAX || iova === U64_MAX) && call.fail('EOVERFLOW', 'map.overflow')) return;
   if ((flags & (WRITEABLE | READABLE)) === 0 && call.fail('EINVAL', 'map.no-access')) return;
   const source = lookupIoas(call, s.u32(12), 'copy.source');
@@ -262,7 +259,22 @@ export function copy(call: Call): void {
   if (destination === undefined) return;
   const fixed = (flags & FIXED_IOVA) !== 0;
   const at = place(call, destination, slices, length, iova, fixed, protOf(flags), 'copy.ok');
-  if (at !== undefined) writeBack(call, 24, at, 'dst_iova');
+  if (at === undefined) return;
+  writeBack(call, 24, at, 'dst_iova');
+  if (!syz) return;
+  call.out32(4, flags, 'flags');
+  call.out64(32, from, 'src_iova');
+}
+
+/** With the self-tests' flag the source is the n-th area of its IOAS; without such an IOAS it stays what it is. */
+function nthSource(call: Call): U64 {
+  const { tx, struct } = call;
+  if (!tx.world.facts.has(SELFTEST_FACT)) call.unknown('whether the kernel has the self-tests is not known');
+  const source = typedObject(tx, call.file.object, struct.u32(12), 'ioas');
+  const ioas = source === undefined ? undefined : tx.world.ioases.get(source.ioas);
+  if (ioas === undefined) return struct.u64(32);
+  if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+  return nthAreaIova(ioas, struct.u32(32), struct.u32(36));
 }
 
 /** The memory under a gapless range of areas (`iopt_get_pages`); undefined after a prediction was made. */

@@ -25,3 +25,6 @@ export function refusal(errno: string, rule: string): Refusal {
 export function notKnown(reason: string): Refusal {
   return Object.freeze({ errno: '', rule: '', unknown: reason });
 }
+
+/** Fact of a kernel that is built with the self-tests: COPY then knows a flag of theirs. */
+export const SELFTEST_FACT = 'kernel/iommufd_test';
