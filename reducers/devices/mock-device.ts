@@ -62,6 +62,7 @@ export function mockDomain(call: Call): void {
     answerRefusal(call, attached);
     return;
   }
+  if (attached.unknown !== undefined) call.unknown(attached.unknown);
   putObject(tx, contextId, { type: 'selftest', id: standing, users: 0, since: call.event.seq, device });
   if (!call.succeed('mock-domain.ok')) {
     detachDevice(tx, contextId, device);
@@ -95,6 +96,7 @@ function replace(call: Call, pasid: number, ptAt: number): void {
   // An automatic HWPT must not go before it is clear that the call succeeded.
   if (old !== 0) addUsers(call.tx, contextId, old, 1);
   const replaced = replaceDevice(call.tx, contextId, device, call.struct.u32(ptAt), call.event.seq, pasid);
+  if ('ptId' in replaced && replaced.unknown !== undefined) call.unknown(replaced.unknown);
   const happened = 'ptId' in replaced && call.succeed('mock-replace.ok');
   if ('ptId' in replaced) {
     if (happened) handOut(call, replaced.ptId, ptAt, 'pt_id');
@@ -115,6 +117,7 @@ export function pasidAttach(call: Call): void {
     answerRefusal(call, attached);
     return;
   }
+  if (attached.unknown !== undefined) call.unknown(attached.unknown);
   if (call.succeed('mock-replace.ok')) handOut(call, attached.ptId, 20, 'pt_id');
   else detachDevice(call.tx, contextId, device, pasid);
 }

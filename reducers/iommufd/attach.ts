@@ -134,6 +134,8 @@ export function isAttached(tx: Tx, contextId: number, deviceId: number, pasid = 
 export interface Attached {
   /** Object id of the HWPT, which user space gets back. */
   readonly ptId: number;
+  /** Why the recording cannot tell whether the kernel does it; the change is made, for the caller to undo. */
+  readonly unknown?: string;
 }
 
 type Change = (tx: Tx, contextId: number, deviceId: number, hwptId: number, pasid: number) => Refusal | undefined;
@@ -226,17 +228,18 @@ function autoDomain(
     seq,
     attachPasid: attaches ? pasid : -1,
   });
-  if (!('type' in made)) return made;
+  if ('errno' in made) return made;
+  const { id } = 'hwpt' in made ? made.hwpt : made;
   if (!attaches) {
-    const refused = change(tx, contextId, deviceId, made.id, pasid);
+    const refused = change(tx, contextId, deviceId, id, pasid);
     if (refused !== undefined) {
-      abandonHwpt(tx, contextId, made.id);
+      abandonHwpt(tx, contextId, id);
       return refused;
     }
   }
-  const hwpt = typedObject(tx, contextId, made.id, 'hwpt-paging');
+  const hwpt = typedObject(tx, contextId, id, 'hwpt-paging');
   if (hwpt !== undefined) patchObject(tx, contextId, hwpt, { auto: true });
-  return { ptId: made.id };
+  return 'hwpt' in made ? { ptId: id, unknown: made.unknown } : { ptId: id };
 }
 
 function defaultTraits(tx: Tx, device: BoundDevice): DomainTraits {

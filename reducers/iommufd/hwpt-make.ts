@@ -35,11 +35,17 @@ export interface PagingRequest {
   readonly attachPasid: number;
 }
 
+/** A HWPT that was made, where the recording cannot tell whether the kernel would make it: the caller undoes it then. */
+export interface DoubtfulHwpt {
+  readonly hwpt: PagingHwpt;
+  readonly unknown: string;
+}
+
 /**
  * Makes a paging HWPT in the IOAS. On refusal nothing is left behind, its id neither
  * (`iommufd_hwpt_paging_alloc`).
  */
-export function makePagingHwpt(tx: Tx, request: PagingRequest): PagingHwpt | Refusal {
+export function makePagingHwpt(tx: Tx, request: PagingRequest): PagingHwpt | DoubtfulHwpt | Refusal {
   const { contextId, ioasId } = request;
   const id = nextObjectId(tx, contextId);
   takeId(tx, contextId, id);
@@ -75,8 +81,8 @@ export function makePagingHwpt(tx: Tx, request: PagingRequest): PagingHwpt | Ref
     return refused;
   }
   patchIoas(tx, ioasKey, { hwpts: Object.freeze([...ioasOfObject(tx, contextId, ioasId).hwpts, id]) });
-  if (refused !== undefined) return refused;
-  return typedObject(tx, contextId, id, 'hwpt-paging') as PagingHwpt;
+  const made = typedObject(tx, contextId, id, 'hwpt-paging') as PagingHwpt;
+  return refused === undefined ? made : { hwpt: made, unknown: refused.unknown };
 }
 
 function dropUnfinished(tx: Tx, contextId: number, hwpt: PagingHwpt): void {

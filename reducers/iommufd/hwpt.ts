@@ -101,12 +101,13 @@ function paging(call: Call, device: BoundDevice, ioas: IoasObject): void {
     seq: call.event.seq,
     attachPasid: -1,
   });
-  if (!('type' in made)) {
+  if ('errno' in made) {
     if (made.unknown !== '') call.unknown(made.unknown);
     else call.fail(made.errno, made.rule);
     return;
   }
-  finish(call, made, (hwpt) => destroyPagingHwpt(call.tx, contextId, hwpt as PagingHwpt));
+  if ('hwpt' in made) call.unknown(made.unknown);
+  finish(call, 'hwpt' in made ? made.hwpt : made, (hwpt) => destroyPagingHwpt(call.tx, contextId, hwpt as PagingHwpt));
 }
 
 /** The domain that the mock driver makes (`mock_domain_alloc_paging_flags`), or undefined after a failure. */

@@ -3,7 +3,7 @@ import { suite } from '../../core/testing.js';
 import { typedObject } from '../iommufd/context.js';
 import { Tx } from '../tx.js';
 import { EMULATED_RULES as R } from './emulated.js';
-import { checkRows, Lab, MDEV, struct, text } from './testing.js';
+import { checkRows, Lab, MDEV, MEMORY, struct, text } from './testing.js';
 import {
   DEVICE_ATTACH_IOMMUFD_PT,
   DEVICE_BIND_IOMMUFD,
@@ -16,6 +16,7 @@ import {
 const test = suite('vfio mediated devices on an iommufd');
 
 const IOAS_ALLOC = 0x3b81;
+const IOAS_MAP = 0x3b85;
 const IOAS = 2;
 const DEVID = 1;
 
@@ -65,6 +66,17 @@ test('an attach that gives back another id tells a device behind an IOMMU', () =
   attach(lab, IOAS, '', 3);
   assert.is(lab.world.devices.get('vfio0')?.driver, 'pci');
   assert.is(typeOf(lab, 3), 'hwpt-paging');
+});
+
+test('an attach whose answer is not known leaves nothing behind when the recording says that it failed', () => {
+  const lab = bound(new Lab());
+  lab.setDriver('vfio0', 'pci');
+  const map = struct(40, [4, 7], [8, IOAS], [16, MEMORY, 8], [24, 0x1000, 8], [32, 2 ** 41, 8]);
+  lab.good(lab.ioctl(3, IOAS_MAP, { in: map }));
+  assert.is(attach(lab, IOAS, 'EADDRINUSE').verdict, 'unknown');
+  lab.good(lab.ioctl(3, IOAS_ALLOC, { in: struct(12), out: struct(12, [8, 3]) }));
+  assert.is(attach(lab, IOAS, '', 4).verdict, 'unknown');
+  assert.is(typeOf(lab, 4), 'hwpt-paging');
 });
 
 test('by its group it is an access of the compatibility IOAS', () => {

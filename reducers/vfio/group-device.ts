@@ -112,7 +112,9 @@ function bind(call: Call, group: VfioGroup, name: string): number {
   const devid = mediated ? bindEmulated(tx, group.iommufd, seq) : bindDevice(tx, group.iommufd, name, seq, group.path);
   if (group.noIommu) return devid;
   const attached = attachCompat(tx, group.iommufd, devid, mediated, seq);
-  if ('ptId' in attached || !ends(call, attached)) return devid;
+  if ('ptId' in attached) {
+    if (attached.unknown === undefined || call.unknown(attached.unknown)) return devid;
+  } else if (!ends(call, attached)) return devid;
   unbind(call, group, devid);
   return REFUSED;
 }

@@ -174,6 +174,7 @@ function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): vo
   const change = moves ? replaceDevice : attachDevice;
   const result = change(tx, iommufd, devid, ptId, call.event.seq, pasid);
   if ('ptId' in result) {
+    if (result.unknown !== undefined) call.unknown(result.unknown);
     if (!call.succeed('attach-pt.ok')) {
       if (!moves) detachDevice(tx, iommufd, devid, pasid);
       return;
