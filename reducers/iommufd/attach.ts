@@ -251,6 +251,16 @@ function abandonHwpt(tx: Tx, contextId: number, hwptId: number): void {
   if (hwpt !== undefined) destroyPagingHwpt(tx, contextId, hwpt);
 }
 
+/**
+ * Whether a device may be a mediated one for all that was shown: such a one is an access, not a device, and is not found
+ * as one.
+ */
+export function mayBeMediated(tx: Tx, device: BoundDevice): boolean {
+  return tx.world.devices.get(device.key)?.driver === 'unknown';
+}
+
+export const MAY_BE_MEDIATED = 'whether the device is behind an IOMMU or mediated was not shown yet';
+
 // ---- VFIO's compatibility mode ------------------------------------------------------------------------------
 
 /** The IOAS that VFIO's container calls work on, made when the first group comes (`iommufd_vfio_compat_ioas_create`). */

@@ -1,6 +1,7 @@
 import { Bytes, putU32 } from '../../core/bytes.js';
 import { add } from '../../core/u64.js';
 import type { Call } from '../call.js';
+import { MAY_BE_MEDIATED, mayBeMediated } from './attach.js';
 import { lookup } from './context.js';
 import type { Rule } from './rules.js';
 import type { BoundDevice } from './state.js';
@@ -44,6 +45,7 @@ export function getHwInfo(call: Call): void {
   if ((s.u8(29) | s.u8(30) | s.u8(31)) !== 0 && call.fail('EOPNOTSUPP', 'hw-info.reserved')) return;
   const device = lookup(call, s.u32(8), 'device', 'hw-info.device');
   if (device === undefined) return;
+  if (mayBeMediated(call.tx, device) && call.failedByFact('ENOENT', MAY_BE_MEDIATED)) return;
   const type = flags & INPUT_TYPE ? s.u32(24) : TYPE_DEFAULT;
   if (device.mock !== null) mockInfo(call, device, type);
   else realInfo(call, device, type);

@@ -12,6 +12,7 @@ import {
   takeId,
   typedObject,
 } from './context.js';
+import { MAY_BE_MEDIATED, mayBeMediated } from './attach.js';
 import { realTraits } from './domain.js';
 import { makePagingHwpt } from './hwpt-make.js';
 import { destroyNestedHwpt, destroyPagingHwpt, setFault } from './hwpt-object.js';
@@ -60,6 +61,7 @@ export function hwptAlloc(call: Call): void {
   if ((s.u32(24) === DATA_NONE) !== (dataLength === 0) && call.fail('EINVAL', 'hwpt-alloc.data')) return;
   const device = lookup(call, s.u32(8), 'device', 'hwpt-alloc.device');
   if (device === undefined) return;
+  if (mayBeMediated(call.tx, device) && call.failedByFact('ENOENT', MAY_BE_MEDIATED)) return;
   const parent = objectOf(call.tx, call.file.object, s.u32(12));
   if (parent === undefined) {
     missing(call, call.file.object, 'hwpt-alloc.parent', 'EINVAL');

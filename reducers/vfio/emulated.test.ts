@@ -17,6 +17,8 @@ const test = suite('vfio mediated devices on an iommufd');
 
 const IOAS_ALLOC = 0x3b81;
 const IOAS_MAP = 0x3b85;
+const HWPT_ALLOC = 0x3b89;
+const GET_HW_INFO = 0x3b8a;
 const IOAS = 2;
 const DEVID = 1;
 
@@ -77,6 +79,13 @@ test('an attach whose answer is not known leaves nothing behind when the recordi
   lab.good(lab.ioctl(3, IOAS_ALLOC, { in: struct(12), out: struct(12, [8, 3]) }));
   assert.is(attach(lab, IOAS, '', 4).verdict, 'unknown');
   assert.is(typeOf(lab, 4), 'hwpt-paging');
+});
+
+test('before its driver is told, a device may not be found as one', () => {
+  const info = struct(40, [8, DEVID]);
+  assert.is(bound(new Lab()).ioctl(3, GET_HW_INFO, { in: info, errno: 'ENOENT' }).verdict, 'unknown');
+  const alloc = struct(48, [8, DEVID], [12, IOAS]);
+  assert.is(bound(new Lab()).ioctl(3, HWPT_ALLOC, { in: alloc, errno: 'ENOENT' }).verdict, 'unknown');
 });
 
 test('by its group it is an access of the compatibility IOAS', () => {

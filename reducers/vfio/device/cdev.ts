@@ -63,6 +63,7 @@ export function bindIommufd(call: Call): void {
   call.extentBytes = Math.min(argsz, BIND_BYTES);
   if (argsz > BIND_BYTES && struct.length >= argsz && !struct.isZero(BIND_BYTES, argsz - BIND_BYTES))
     if (refuse(call, R.bindTail)) return;
+  if (struct.length < argsz && call.failedByFact(R.bindTail.errno, 'bytes beyond the struct are not recorded')) return;
   const flags = struct.u32(4);
   const fd = struct.s32(8);
   if (((flags & ~FLAG_TOKEN) !== 0 || fd < 0) && refuse(call, R.bindFlags)) return;
