@@ -18,6 +18,7 @@ import { fdUnknown, lookFd } from '../fd-look.js';
 import { takeStruct } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
+import { USER_PTR_MAX } from '../uapi.js';
 
 /**
  * The device's own character device with an iommufd (drivers/vfio/device_cdev.c).
@@ -34,6 +35,7 @@ export const CDEV_RULES = {
   bindGroup: { id: 'bind.group-file', errno: 'EINVAL', text: 'the file was opened through the group' },
   bindGroupOpen: { id: 'bind.group-open', errno: 'EBUSY', text: 'the group of the device is open' },
   bindTwice: { id: 'bind.again', errno: 'EINVAL', text: 'this file has bound the device already' },
+  bindTokenFault: { id: 'bind.token-copy-in', errno: 'EFAULT', text: 'the token is no user memory' },
   bindToken: { id: 'bind.token', errno: 'EINVAL', text: 'a token for a device that takes none' },
   bindBadFd: { id: 'bind.fd', errno: 'EBADF', text: 'the iommufd is not open' },
   bindNotIommufd: { id: 'bind.not-an-iommufd', errno: 'EBADFD', text: 'the fd is no iommufd' },
@@ -73,7 +75,7 @@ export function bindIommufd(call: Call): void {
     if (device.unknownSince < 0 && refuse(call, R.bindTwice)) return;
     call.unknown(`whether the file has bound the device is unknown since event ${device.unknownSince}`);
   }
-  if ((flags & FLAG_TOKEN) !== 0 && refuse(call, R.bindToken)) return;
+  if ((flags & FLAG_TOKEN) !== 0 && tokenEnds(call, device, argsz)) return;
   const file = lookFd(call, fd);
   if (file === 'unknown') {
     if (call.unknown(fdUnknown(fd))) giveAccess(call, device, 0, 0);
@@ -84,6 +86,14 @@ export function bindIommufd(call: Call): void {
   if (file === 'none') return;
   if (device.openCount > 0 && device.boundFile !== call.file.id && refuse(call, R.bindOther)) return;
   bind(call, device, file.object);
+}
+
+/** A PCI device reads the token; only a virtual function, which is not modelled, takes one. */
+function tokenEnds(call: Call, device: VfioDevice, argsz: number): boolean {
+  if (device.driver === 'unknown') return !call.unknown('the driver of the device is not known');
+  const at = argsz < BIND_BYTES || !call.struct.has(16, 8) ? 0 : call.struct.u64(16);
+  const fault = device.driver === 'pci' && (at < 0x1000 || at >= USER_PTR_MAX);
+  return refuse(call, fault ? R.bindTokenFault : R.bindToken);
 }
 
 function bind(call: Call, device: VfioDevice, contextId: number): void {

@@ -305,7 +305,14 @@ test('cdev: rejections', () => {
       },
     },
     { rule: C.bindTwice, errno: 'EINVAL', run: (l, e) => bind(bound(l), e) },
-    { rule: C.bindToken, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, struct(24, [8, 3], [4, 1])) },
+    { rule: C.bindTokenFault, errno: 'EFAULT', run: (l, e) => bind(cdev(l), e, bindStruct([4, 1])) },
+    { rule: C.bindTokenFault, errno: 'EFAULT', run: (l, e) => bind(cdev(l), e, struct(24, [8, 3], [4, 1])) },
+    {
+      rule: C.bindToken,
+      errno: 'EINVAL',
+      run: (l, e) => bind(cdev(l), e, struct(24, [8, 3], [4, 1], [16, 0x20_0000, 8])),
+    },
+    { rule: C.bindToken, errno: 'EINVAL', run: (l, e) => bind(cdev(l, 'mtty'), e, bindStruct([4, 1])) },
     { rule: C.bindBadFd, errno: 'EBADF', run: (l, e) => bind(cdev(l), e, bindStruct([8, 9])) },
     { rule: C.bindNotIommufd, errno: 'EBADFD', run: (l, e) => bind(cdev(l), e, bindStruct([8, 4])) },
     {
