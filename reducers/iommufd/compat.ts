@@ -15,9 +15,9 @@ import type { Area, Ioas } from './state.js';
  * VFIO's container calls on /dev/iommu (drivers/iommu/iommufd/vfio_compat.c). They work on the compatibility IOAS,
  * which VFIO_IOAS sets or the first group makes; without it they give ENODEV.
  *
- * What differs from the IOAS calls: MAP needs no right and always a given IOVA; UNMAP of nothing succeeds with size 0,
- * and writes the size also when it fails; in TYPE1 mode (no large pages) UNMAP may cut an area at both ends of its
- * range. GET_INFO writes as many capabilities as fit and always the full size.
+ * What differs from the IOAS calls: MAP needs no right (but a page table does) and always a given IOVA;
+ * UNMAP of nothing succeeds with size 0, and writes the size also when it fails; in TYPE1 mode (no large pages) UNMAP
+ * may cut an area at both ends of its range. GET_INFO writes as many capabilities as fit and always the full size.
  */
 export const COMPAT_RULES: readonly Rule[] = [
   { id: 'compat.number', errno: 'ENOTTY', text: 'no such container call' },

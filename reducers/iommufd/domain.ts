@@ -4,7 +4,7 @@ import { add, fromBig, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js
 import type { Tx } from '../tx.js';
 import { ioasByKey, patchIoas, patchObject, typedObject } from './context.js';
 import { checkAlignment, hardwareUnknown, PAGE, replaceArea, reserveIova, unreserve } from './iopt.js';
-import { byteAt, forgetPins, pinSlice, rememberPins } from './pages.js';
+import { byteAt, forgetPins, pinSlice, refuseEntry, rememberPins } from './pages.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { DomainTraits, Ioas } from './state.js';
 
@@ -116,7 +116,7 @@ function dropUnknownHardware(tx: Tx, ioasKey: number, key: string): void {
 function fillFirst(tx: Tx, ioas: Ioas): Refusal | undefined {
   if (ioas.hwpts.length > 0) return undefined;
   for (const area of ioas.areas.values()) {
-    const refused = pinSlice(tx, area.pages, area.startByte, byteAt(area, area.last));
+    const refused = pinSlice(tx, area.pages, area.startByte, byteAt(area, area.last)) ?? refuseEntry(area.prot);
     if (refused !== undefined) return refused;
   }
   pinAll(tx, ioas);

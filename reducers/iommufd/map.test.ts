@@ -166,6 +166,18 @@ test('COPY from the n-th area, on kernels with the self-tests', () => {
   keep(b);
 });
 
+test('a page table takes no memory without rights, which only VFIO maps', () => {
+  const { b, ioas } = bench();
+  b.ioctl(3, 0x3b88, struct(12, [4, ioas], [8, 1]));
+  const map = () => b.ioctl(3, 0x3b71, struct(32, [8, BUFFER, 8], [16, APERTURE, 8], [24, 4096, 8]));
+  decidedBy(map(), '', 'map.ok');
+  decidedBy(b.mockDomain(ioas).answer, 'EINVAL', 'pages.rights');
+  decidedBy(b.unmap(ioas, APERTURE, 4096), '', 'unmap.ok');
+  decidedBy(b.mockDomain(ioas).answer, '', 'mock-domain.ok');
+  decidedBy(map(), 'EINVAL', 'pages.rights');
+  keep(b);
+});
+
 test('UNMAP', () => {
   const { b, ioas } = bench();
   for (const i of [0, 1, 2, 4]) b.map(ioas, BUFFER, 4096, 0x10000 + i * 4096);

@@ -7,7 +7,7 @@ import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject } from './cont
 import { forgetDirty } from './dirty-state.js';
 import { checkIova, chooseIova, deleteArea, insertArea, isRefusal, nthAreaIova, PAGE } from './iopt.js';
 import { fileForMap } from './map-file.js';
-import { byteAt, forgetPins, pagesIn, pinSlice, rememberPins } from './pages.js';
+import { byteAt, forgetPins, pagesIn, pinSlice, refuseEntry, rememberPins } from './pages.js';
 import { type Rule, SELFTEST_FACT } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
 
@@ -203,7 +203,8 @@ function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: nu
   }
   if (ioas.hwpts.length === 0) return false;
   for (const slice of slices) {
-    const refused = pinSlice(call.tx, slice.pages, slice.startByte, sub(add(slice.startByte, slice.length), 1));
+    const lastByte = sub(add(slice.startByte, slice.length), 1);
+    const refused = pinSlice(call.tx, slice.pages, slice.startByte, lastByte) ?? refuseEntry(prot);
     if (refused === undefined) continue;
     if (refused.unknown !== '') call.unknown(refused.unknown);
     else if (call.fail(refused.errno, refused.rule)) return true;

@@ -18,6 +18,7 @@ export const PAGES_RULES: readonly Rule[] = [
   { id: 'pages.fault', errno: 'EFAULT', text: 'the memory is not mapped, or not with the rights that are needed' },
   { id: 'pages.file-kind', errno: 'EINVAL', text: 'the file is no memory file' },
   { id: 'pages.file-size', errno: 'EINVAL', text: 'the range passes the end of the file' },
+  { id: 'pages.rights', errno: 'EINVAL', text: 'an area without rights cannot enter a page table' },
 ];
 
 const FAULT = refusal('EFAULT', 'pages.fault');
@@ -104,4 +105,11 @@ export function forgetPins(tx: Tx, area: Area): void {
 /** How many pages `length` bytes touch that begin `offset` bytes into a page. */
 export function pagesIn(offset: number, length: U64): U64 {
   return div(add(add(length, offset), PAGE - 1), PAGE);
+}
+
+const NO_RIGHTS = refusal('EINVAL', 'pages.rights');
+
+/** What a page table refuses: entries that may neither be read nor written. Only VFIO's MAP_DMA makes such areas. */
+export function refuseEntry(prot: number): Refusal | undefined {
+  return (prot & 3) === 0 ? NO_RIGHTS : undefined;
 }
