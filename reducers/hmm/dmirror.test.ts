@@ -97,6 +97,12 @@ for (const { rule, errno, nr, struct, minor = 0, before } of ROWS) {
   });
 }
 
+test('a range that cannot be, recorded as a success, is a divergence and the end of it', () => {
+  for (const struct of [command(0xffff_ffff_ffff_f000n, 2), command(MEMORY + 8, 1), command(MEMORY, 0)])
+    for (const nr of [READ, WRITE, TO_DEV, TO_SYS, SNAPSHOT, EXCLUSIVE])
+      assert.is(new Lab().feed(ioctl(3, nr, struct)), 'diverge');
+});
+
 test('a struct that cannot be read', () => {
   const lab = new Lab();
   const event = ioctl(3, READ, FIRST, { arg: 8, memIn: [], ret: -1, errno: 'EFAULT' });
