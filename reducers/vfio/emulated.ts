@@ -1,10 +1,8 @@
 import { type Attached, unbindDevice } from '../iommufd/attach.js';
 import { changeAccessIoas, destroyAccess, makeAccess } from '../iommufd/access.js';
-import { contextOf, objectOf, patchContext, typedObject } from '../iommufd/context.js';
+import { contextOf, objectOf, typedObject } from '../iommufd/context.js';
 import { notKnown, type Refusal, type Rule, refusal } from '../iommufd/rules.js';
-import { releaseContextIfDone } from '../iommufd/teardown.js';
 import type { Tx } from '../tx.js';
-import { patchDevice } from './devices.js';
 import type { VfioDevice } from './state.js';
 
 /**
@@ -17,7 +15,8 @@ export const EMULATED_RULES = {
   object: { id: 'attach-access.ioas', errno: 'ENOENT', text: 'a mediated device, and no IOAS has the id' },
 } as const satisfies Record<string, Rule>;
 
-const PAGE_BYTES = 4096;
+/** Such an access pins pages, so all that it names is aligned to them. */
+export const ACCESS_ALIGNMENT_BYTES = 4096;
 
 export function isMediated(device: VfioDevice): boolean {
   return device.driver === 'mdev' || device.driver === 'mtty';
@@ -25,7 +24,7 @@ export function isMediated(device: VfioDevice): boolean {
 
 /** Binds a mediated device to a context; gives the object id. */
 export function bindEmulated(tx: Tx, contextId: number, seq: number): number {
-  return makeAccess(tx, contextId, PAGE_BYTES, false, seq).id;
+  return makeAccess(tx, contextId, ACCESS_ALIGNMENT_BYTES, false, seq).id;
 }
 
 /** Attaches or moves a mediated device to an IOAS by object id. */
@@ -53,19 +52,4 @@ export function detachEmulated(tx: Tx, contextId: number, accessId: number): voi
 export function unbindAny(tx: Tx, contextId: number, id: number): void {
   if (typedObject(tx, contextId, id, 'access') === undefined) unbindDevice(tx, contextId, id);
   else destroyAccess(tx, contextId, id);
-}
-
-/** An answer told which driver a device has; one that was bound as a device and is mediated turns into an access. */
-export function tellDriver(tx: Tx, device: VfioDevice, driver: 'pci' | 'mdev' | 'mtty', seq: number): void {
-  if (device.driver !== 'unknown' && !(device.driver === 'mdev' && driver === 'mtty')) return;
-  patchDevice(tx, device.name, { driver });
-  const { iommufd, devid } = device;
-  if (driver === 'pci' || iommufd === 0 || !tx.world.iommufds.has(iommufd)) return;
-  if (typedObject(tx, iommufd, devid, 'device') === undefined) return;
-  // The context must outlive the moment between the two.
-  patchContext(tx, iommufd, { holders: contextOf(tx, iommufd).holders + 1 });
-  unbindDevice(tx, iommufd, devid);
-  if (objectOf(tx, iommufd, devid) === undefined) makeAccess(tx, iommufd, PAGE_BYTES, false, seq, devid);
-  patchContext(tx, iommufd, { holders: contextOf(tx, iommufd).holders - 1 });
-  releaseContextIfDone(tx, iommufd);
 }

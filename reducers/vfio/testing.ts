@@ -139,7 +139,7 @@ export class Lab {
   predict(fd: number, request: number, payload: Bytes): { readonly ret: U64 | -1; readonly errno: string } {
     const memIn = [{ addr: ARG, bytes: payload }];
     const event = ev('ioctl', { fd, request, arg: ARG, memIn, memOut: memIn, ret: 0 });
-    this.#reducer.reduce(new Tx(this.world), { ...event, seq: this.#seq, enteredAt: this.#seq } as Event);
+    this.#reducer.reduce(new Tx(this.world), { ...event, seq: this.#seq, enteredAt: this.#seq });
     const { predictedRet, predictedErrno } = this.#reducer.call;
     return { ret: predictedRet ?? 0, errno: predictedErrno };
   }

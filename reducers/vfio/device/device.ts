@@ -12,7 +12,7 @@ import {
   openDevice,
   patchDevice,
 } from '../devices.js';
-import { tellDriver } from '../emulated.js';
+import { tellDriver } from '../driver.js';
 import { refuse, type Rule } from '../rules.js';
 import { deviceOfCdev } from '../sysfs.js';
 import type { VfioDevice } from '../state.js';

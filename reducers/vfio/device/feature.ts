@@ -3,7 +3,7 @@ import { deviceOf, patchDevice } from '../devices.js';
 import { deviceKey, smallFact, teach } from '../facts.js';
 import { fdUnknown, lookFd } from '../fd-look.js';
 import { takeStruct } from '../payload.js';
-import { tellDriver } from '../emulated.js';
+import { tellDriver } from '../driver.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import {

@@ -4,7 +4,7 @@ import type { Tx } from '../../tx.js';
 import { deviceOf } from '../devices.js';
 import { deviceKey, numberFact, smallFact } from '../facts.js';
 import { takeStruct } from '../payload.js';
-import { tellDriver } from '../emulated.js';
+import { tellDriver } from '../driver.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import {

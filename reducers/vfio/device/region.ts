@@ -5,7 +5,7 @@ import { mttyRegionBytes } from '../../devices/vfio-mtty.js';
 import { deviceOf } from '../devices.js';
 import { deviceKey, numberFact, smallFact, teach } from '../facts.js';
 import { takeStruct } from '../payload.js';
-import { tellDriver } from '../emulated.js';
+import { tellDriver } from '../driver.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import {
