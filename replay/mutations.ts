@@ -133,9 +133,9 @@ function apply(lines: string[], each: Mutation): void {
     case 'resize':
       return edit(lines, at, isStatement, (line) => withBytes(line, (bytes) => resized(bytes, place, widthBytes)));
     case 'succeed':
-      return edit(lines, at, isCall, (line) => withResult(line, '0'));
+      return edit(lines, at, isAnswered, (line) => withResult(line, '0'));
     case 'result':
-      return edit(lines, at, isCall, (line) => withResult(line, RESULTS[pick % RESULTS.length] ?? ''));
+      return edit(lines, at, isAnswered, (line) => withResult(line, RESULTS[pick % RESULTS.length] ?? ''));
     case 'number':
       return edit(lines, at, isCall, (line) =>
         withNumber(line, place, HOSTILE_TEXTS[pick % HOSTILE_TEXTS.length] ?? ''),
@@ -167,6 +167,11 @@ function isStatement(line: string): boolean {
 
 function isCall(line: string): boolean {
   return CALL.test(line);
+}
+
+/** A call whose answer counts: a statement about memory always fails. */
+function isAnswered(line: string): boolean {
+  return isCall(line) && !line.includes('pwrite64(-1');
 }
 
 function hasFd(line: string): boolean {

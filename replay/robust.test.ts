@@ -27,7 +27,7 @@ const TEXTS = (readdirSync(CORPUS, { recursive: true }) as string[])
   }));
 
 /** Each run is checked in full; on a slow machine there are fewer of them, never a failure for slowness. */
-const LIMITS = { seed: Number(process.env['FC_SEED'] ?? Date.now() & 0x7fff_ffff), interruptAfterTimeLimit: 25_000 };
+const LIMITS = { seed: Number(process.env['FC_SEED'] ?? Date.now() & 0x7fff_ffff), interruptAfterTimeLimit: 15_000 };
 
 /** A piece of a recording: its first lines, where files are opened, and some further on. */
 const piece = fc.tuple(fc.nat(TEXTS.length - 1), fc.double({ min: 0, max: 1, noNaN: true })).map(([index, where]) => {
