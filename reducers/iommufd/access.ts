@@ -157,6 +157,30 @@ function rangeOf(access: AccessObject, iova: U64, length: U64): U64 | Refusal {
   return access.ioas === 0 ? DETACHED : last;
 }
 
+/**
+ * Goes through the areas of a range in order until one is refused; undefined when none is and they cover the range. The part
+ * of the range in each area is what `refuse` decides on.
+ */
+function refuseRange(
+  tx: Tx,
+  contextId: number,
+  access: AccessObject,
+  iova: U64,
+  length: U64,
+  refuse: (ioas: Ioas, part: Part, last: U64) => Refusal | undefined,
+): Refusal | undefined {
+  const last = rangeOf(access, iova, length);
+  if (typeof last === 'object') return last;
+  const ioas = ioasOfObject(tx, contextId, access.ioas);
+  const parts: Part[] = [];
+  const covered = cover(ioas, iova, last, parts);
+  for (const part of parts) {
+    const refused = refuse(ioas, part, last);
+    if (refused !== undefined) return refused;
+  }
+  return covered ? undefined : gap(ioas);
+}
+
 /** Whether an access may pin a range (`iommufd_access_pin_pages`); undefined when it may. */
 export function refusePin(
   tx: Tx,
@@ -166,16 +190,9 @@ export function refusePin(
   length: U64,
   write: boolean,
 ): Refusal | undefined {
-  const last = rangeOf(access, iova, length);
-  if (typeof last === 'object') return last;
-  const ioas = ioasOfObject(tx, contextId, access.ioas);
-  const parts: Part[] = [];
-  const covered = cover(ioas, iova, last, parts);
-  for (const part of parts) {
-    const refused = refusePart(tx, ioas, part, last, write);
-    if (refused !== undefined) return refused;
-  }
-  return covered ? undefined : gap(ioas);
+  return refuseRange(tx, contextId, access, iova, length, (ioas, part, last) =>
+    refusePart(tx, ioas, part, last, write),
+  );
 }
 
 function refusePart(tx: Tx, ioas: Ioas, part: Part, last: U64, write: boolean): Refusal | undefined {
@@ -247,12 +264,7 @@ export function refuseReadWrite(
   slow: boolean,
   currentSpace: number,
 ): Refusal | undefined {
-  const last = rangeOf(access, iova, length);
-  if (typeof last === 'object') return last;
-  const ioas = ioasOfObject(tx, contextId, access.ioas);
-  const parts: Part[] = [];
-  const covered = cover(ioas, iova, last, parts);
-  for (const { area, start, last: end } of parts) {
+  return refuseRange(tx, contextId, access, iova, length, (ioas, { area, start, last: end }) => {
     if ((area.prot & (write ? 2 : 1)) === 0) return NO_RIGHTS;
     if (write && !area.pages.writable) return MEMORY_RIGHTS;
     if (area.pages.kind === 'dmabuf') return DMA_BUF;
@@ -260,13 +272,9 @@ export function refuseReadWrite(
     const lastByte = byteAt(area, end);
     const remote = slow || area.pages.space !== currentSpace;
     // What is pinned is read through the page frames, whatever became of the address.
-    const pinned = ioas.hwpts.length > 0 && (remote || area.pages.kind === 'file');
-    if (pinned) continue;
-    const refused =
-      remote || area.pages.kind === 'file'
-        ? pinSlice(tx, area.pages, first, lastByte)
-        : touchSlice(tx, area.pages, first, lastByte, write);
-    if (refused !== undefined) return refused;
-  }
-  return covered ? undefined : gap(ioas);
+    if (ioas.hwpts.length > 0 && (remote || area.pages.kind === 'file')) return undefined;
+    return remote || area.pages.kind === 'file'
+      ? pinSlice(tx, area.pages, first, lastByte)
+      : touchSlice(tx, area.pages, first, lastByte, write);
+  });
 }
