@@ -38,6 +38,19 @@ export interface EngineOptions {
 /** Findings and divergences beyond this number are counted and not kept: a hostile tape must not fill the memory. */
 export const KEPT_MAX = 10_000;
 
+const NONE: readonly Invariant<World>[] = [];
+
+/** The checkers that have to look at this event: mostly none, and then nothing is allocated. */
+function concernedOf(watchers: readonly Invariant<World>[], before: World, event: Event): readonly Invariant<World>[] {
+  let found: Invariant<World>[] | undefined;
+  for (const watcher of watchers) {
+    if (watcher.concerns !== undefined && !watcher.concerns(before, event)) continue;
+    found ??= [];
+    found.push(watcher);
+  }
+  return found ?? NONE;
+}
+
 export class Engine {
   readonly tally: Tally = new Tally();
   readonly failures: Failures = new Failures();
@@ -80,8 +93,8 @@ export class Engine {
     let tx = this.#tx ?? new Tx(this.#world);
     for (const event of batch) {
       const watchers = this.#watchers.get(event.kind);
-      const concerned = watchers?.filter((w) => w.concerns === undefined || w.concerns(tx.world, event));
-      if (concerned === undefined || concerned.length === 0) {
+      const concerned = watchers === undefined ? NONE : concernedOf(watchers, tx.world, event);
+      if (concerned.length === 0) {
         this.#reduce(tx, event);
         continue;
       }
