@@ -19,10 +19,9 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'vfio-type1/dma_entry_limit', field: 'avail', why: 'a module parameter' },
   { pattern: 'vfio/noiommu', field: 'VFIO_NOIOMMU_IOMMU', why: 'a module parameter' },
   // The IOMMU in front of a device (iommufd).
-  { pattern: 'iommu/*/ranges', field: 'allowed_iovas', why: 'aperture of the IOMMU without reserved regions' },
+  { pattern: 'iommu/*/aperture', field: 'allowed_iovas', why: 'what the IOMMU can translate' },
+  { pattern: 'iommu/*/reserved', field: 'allowed_iovas', why: 'what the bus and the IOMMU of a device reserve' },
   { pattern: 'iommu/*/range_count', field: 'num_iovas', why: 'how many ranges reserved regions leave' },
-  { pattern: 'iommu/*/iova_alignment', field: 'out_iova_alignment', why: 'smallest page of the IOMMU' },
-  { pattern: 'iommu/*/info_bytes', field: 'argsz', why: 'how many ranges reserved regions leave' },
   { pattern: 'iommu/*/pgsizes', field: 'iova_pgsizes', why: 'page sizes of the IOMMU' },
   { pattern: 'iommu/*/capabilities', field: 'out_capabilities', why: 'what the IOMMU and the path to it can do' },
   { pattern: 'iommu/*/max_pasid_log2', field: 'out_max_pasid_log2', why: 'PASIDs that device and IOMMU support' },

@@ -2,7 +2,6 @@ import type { Call } from '../call.js';
 import { attachDevice, bindDevice, detachDevice, replaceDevice, unbindDevice } from '../iommufd/attach.js';
 import { attachmentOf, hwptOf } from '../iommufd/attach-hwpt.js';
 import {
-  addUsers,
   deviceOf,
   dropObject,
   giveId,
@@ -14,7 +13,6 @@ import {
   putObject,
   takeId,
 } from '../iommufd/context.js';
-import { putHwpt } from '../iommufd/hwpt-object.js';
 import type { Refusal, Rule } from '../iommufd/rules.js';
 import { newMockDevice } from './mock-domain.js';
 
@@ -91,20 +89,16 @@ export function pasidReplace(call: Call): void {
 function replace(call: Call, pasid: number, ptAt: number): void {
   const device = boundDevice(call);
   if (device === undefined) return;
-  const contextId = call.file.object;
-  const old = attachmentOf(call.tx, contextId, deviceOf(call.tx, contextId, device), pasid)?.hwpt ?? 0;
-  // An automatic HWPT must not go before it is clear that the call succeeded.
-  if (old !== 0) addUsers(call.tx, contextId, old, 1);
-  const replaced = replaceDevice(call.tx, contextId, device, call.struct.u32(ptAt), call.event.seq, pasid);
-  if ('ptId' in replaced && replaced.unknown !== undefined) call.unknown(replaced.unknown);
-  const happened = 'ptId' in replaced && call.succeed('mock-replace.ok');
-  if ('ptId' in replaced) {
-    if (happened) handOut(call, replaced.ptId, ptAt, 'pt_id');
-    else if (old !== 0) replaceDevice(call.tx, contextId, device, old, call.event.seq, pasid);
-  } else answerRefusal(call, replaced);
-  if (old === 0) return;
-  if (happened) putHwpt(call.tx, contextId, old);
-  else addUsers(call.tx, contextId, old, -1);
+  replaceDevice(call.tx, call.file.object, device, call.struct.u32(ptAt), call.event.seq, pasid, (replaced) => {
+    if (!('ptId' in replaced)) {
+      answerRefusal(call, replaced);
+      return false;
+    }
+    if (replaced.unknown !== undefined) call.unknown(replaced.unknown);
+    if (!call.succeed('mock-replace.ok')) return false;
+    handOut(call, replaced.ptId, ptAt, 'pt_id');
+    return true;
+  });
 }
 
 export function pasidAttach(call: Call): void {

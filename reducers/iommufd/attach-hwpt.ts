@@ -1,9 +1,10 @@
+import { Bytes } from '../../core/bytes.js';
 import { mockAttach, mockAttachPasid, mockDetach, mockDetachPasid } from '../devices/mock-domain.js';
 import type { Tx } from '../tx.js';
 import { addUsers, contextOf, deviceOf, objectOf, typedObject } from './context.js';
-import { reserveForDevice, unreserveForDevice } from './domain.js';
 import { answerFaultsOf } from './eventq-state.js';
 import { putHwpt } from './hwpt-object.js';
+import { reserveForDevice, unreserveForDevice } from './limits.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { Attachment, BoundDevice, NestedHwpt, PagingHwpt } from './state.js';
 
@@ -20,6 +21,11 @@ export const ATTACH_RULES: readonly Rule[] = [
   { id: 'attach.other-hwpt', errno: 'EINVAL', text: 'the group is attached to another HWPT' },
   { id: 'attach.pasid-compat', errno: 'EINVAL', text: 'the HWPT, or the one of PASID 0, was not made for PASIDs' },
   { id: 'attach.other-iommu', errno: 'EINVAL', text: 'the domain belongs to another kind of IOMMU' },
+  {
+    id: 'attach.pasid-range',
+    errno: 'EINVAL',
+    text: 'the PASID is beyond those that the device and its IOMMU support',
+  },
   { id: 'replace.not-attached', errno: 'EINVAL', text: 'the device is not attached' },
 ];
 
@@ -27,6 +33,7 @@ const TWICE = refusal('EBUSY', 'attach.twice');
 const OTHER_HWPT = refusal('EINVAL', 'attach.other-hwpt');
 const PASID_COMPAT = refusal('EINVAL', 'attach.pasid-compat');
 const OTHER_IOMMU = refusal('EINVAL', 'attach.other-iommu');
+const PASID_RANGE = refusal('EINVAL', 'attach.pasid-range');
 const NOT_ATTACHED = refusal('EINVAL', 'replace.not-attached');
 
 export type Hwpt = PagingHwpt | NestedHwpt;
@@ -51,7 +58,9 @@ export function hwptOf(tx: Tx, contextId: number, id: number): Hwpt | undefined 
 }
 
 /** Key of the IOAS record whose IOVA space a HWPT stands on. */
-function ioasKeyOf(tx: Tx, contextId: number, hwpt: Hwpt): number | undefined {
+export function ioasKeyOf(tx: Tx, contextId: number, hwptId: number): number | undefined {
+  const hwpt = hwptOf(tx, contextId, hwptId);
+  if (hwpt === undefined) return undefined;
   const paging = hwpt.type === 'hwpt-paging' ? hwpt : typedObject(tx, contextId, hwpt.parent, 'hwpt-paging');
   return paging === undefined ? undefined : typedObject(tx, contextId, paging.ioas, 'ioas')?.ioas;
 }
@@ -86,10 +95,22 @@ function attachDomain(
   if (refused !== undefined) return refused;
   const owner = hwpt.type === 'hwpt-paging' ? hwpt.domain.owner : hwpt.owner;
   if ((owner === 'mock') !== (device.mock !== null)) return OTHER_IOMMU;
-  if (device.mock === null) return undefined;
+  if (device.mock === null) return pasid !== 0 && beyondPasids(tx, device, pasid) ? PASID_RANGE : undefined;
   return pasid === 0
     ? mockAttach(tx, contextId, device, hwpt, old)
     : mockAttachPasid(tx, contextId, device, hwpt, old, pasid);
+}
+
+/** Whether GET_HW_INFO told that the device has PASIDs, and fewer; one that has none never sees the domain. */
+function beyondPasids(tx: Tx, device: BoundDevice, pasid: number): boolean {
+  const log2 = maxPasidLog2(tx, device);
+  return log2 !== undefined && log2 > 0 && pasid >= 2 ** log2;
+}
+
+/** As GET_HW_INFO told; 0 for a device without PASIDs. */
+export function maxPasidLog2(tx: Tx, device: BoundDevice): number | undefined {
+  const told = tx.world.facts.get(`iommu/${device.key}/max_pasid_log2`)?.value;
+  return told instanceof Bytes ? told.u8(0) : undefined;
 }
 
 /** Attaches a device to a HWPT (`iommufd_hw_pagetable_attach`). */
@@ -105,10 +126,10 @@ export function attachHwpt(
   const attachment = attachmentOf(tx, contextId, device, pasid);
   if (attachment?.devices.includes(deviceId)) return TWICE;
   if (attachment !== undefined && attachment.hwpt !== hwptId) return OTHER_HWPT;
-  const ioasKey = pasid === 0 ? ioasKeyOf(tx, contextId, hwpt) : undefined;
+  const ioasKey = pasid === 0 ? ioasKeyOf(tx, contextId, hwptId) : undefined;
   if (ioasKey !== undefined) {
     const refused = reserveForDevice(tx, ioasKey, device.key, device.mock !== null);
-    if (refused !== undefined && refused.unknown === '') return refused;
+    if (refused !== undefined) return refused;
   }
   if (attachment === undefined) {
     const refused = attachDomain(tx, contextId, hwpt, device, pasid, undefined);
@@ -142,7 +163,7 @@ export function detachHwpt(tx: Tx, contextId: number, deviceId: number, pasid: n
     if (hwpt.fault !== 0) answerFaultsOf(tx, contextId, hwpt.fault, key);
     setAttachment(tx, contextId, key, undefined);
   }
-  const ioasKey = pasid === 0 ? ioasKeyOf(tx, contextId, hwpt) : undefined;
+  const ioasKey = pasid === 0 ? ioasKeyOf(tx, contextId, hwpt.id) : undefined;
   if (ioasKey !== undefined) unreserveForDevice(tx, ioasKey, device.key);
   putHwpt(tx, contextId, hwpt.id);
   return true;
@@ -165,8 +186,8 @@ export function replaceHwpt(
   if (attachment === undefined || !attachment.devices.includes(deviceId)) return NOT_ATTACHED;
   if (attachment.hwpt === hwptId) return undefined;
   const old = hwptOf(tx, contextId, attachment.hwpt) as Hwpt;
-  const ioasKey = pasid === 0 ? ioasKeyOf(tx, contextId, hwpt) : undefined;
-  const oldKey = pasid === 0 ? ioasKeyOf(tx, contextId, old) : undefined;
+  const ioasKey = pasid === 0 ? ioasKeyOf(tx, contextId, hwptId) : undefined;
+  const oldKey = pasid === 0 ? ioasKeyOf(tx, contextId, old.id) : undefined;
   const moves = ioasKey !== oldKey;
   if (ioasKey !== undefined && moves) {
     const refused = reserveAll(tx, contextId, ioasKey, attachment);
@@ -194,7 +215,7 @@ function reserveAll(tx: Tx, contextId: number, ioasKey: number, attachment: Atta
   for (const id of attachment.devices) {
     const device = deviceOf(tx, contextId, id);
     const refused = reserveForDevice(tx, ioasKey, device.key, device.mock !== null);
-    if (refused !== undefined && refused.unknown === '') return refused;
+    if (refused !== undefined) return refused;
   }
   return undefined;
 }

@@ -1,12 +1,13 @@
 import { mockTraits } from '../devices/mock-domain.js';
 import type { Tx } from '../tx.js';
-import { attachHwpt, attachmentOf, detachHwpt, replaceHwpt } from './attach-hwpt.js';
+import { attachHwpt, attachmentOf, detachHwpt, ioasKeyOf, replaceHwpt } from './attach-hwpt.js';
 import {
   addIoas,
   addUsers,
   contextOf,
   deviceOf,
   dropObject,
+  ioasByKey,
   ioasOfObject,
   nextObjectId,
   objectOf,
@@ -18,7 +19,8 @@ import {
 } from './context.js';
 import { realTraits } from './domain.js';
 import { makePagingHwpt } from './hwpt-make.js';
-import { destroyPagingHwpt } from './hwpt-object.js';
+import { destroyPagingHwpt, putHwpt } from './hwpt-object.js';
+import { areasInDoubt } from './iopt.js';
 import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { BoundDevice, DomainTraits, MockDevice } from './state.js';
 import { releaseContextIfDone } from './teardown.js';
@@ -157,16 +159,29 @@ export function attachDevice(
   return result;
 }
 
-/** Moves an attached device to another IOAS or HWPT (`iommufd_device_replace`). */
+/**
+ * Moves an attached device to another IOAS or HWPT (`iommufd_device_replace`). `stays` sees the outcome and says whether
+ * the device moved; where it did not, it is on its old HWPT again. That one, if it is automatic, does not go before.
+ */
 export function replaceDevice(
   tx: Tx,
   contextId: number,
   deviceId: number,
   ptId: number,
   seq: number,
-  pasid = 0,
-): Attached | Refusal {
-  return changePt(tx, contextId, deviceId, ptId, seq, pasid, replaceHwpt);
+  pasid: number,
+  stays: (result: Attached | Refusal) => boolean,
+): void {
+  const old = attachmentOf(tx, contextId, deviceOf(tx, contextId, deviceId), pasid)?.hwpt ?? 0;
+  if (old !== 0) addUsers(tx, contextId, old, 1);
+  const result = changePt(tx, contextId, deviceId, ptId, seq, pasid, replaceHwpt);
+  const moved = stays(result);
+  if (old === 0) return;
+  if (moved) putHwpt(tx, contextId, old);
+  else {
+    if ('ptId' in result) replaceHwpt(tx, contextId, deviceId, old, pasid);
+    addUsers(tx, contextId, old, -1);
+  }
 }
 
 /** Detaches a device; nothing when it is not attached (`iommufd_device_detach`). */
@@ -191,12 +206,19 @@ function changePt(
   switch (object.type) {
     case 'hwpt-paging':
     case 'hwpt-nested':
-      return change(tx, contextId, deviceId, ptId, pasid) ?? { ptId };
+      return change(tx, contextId, deviceId, ptId, pasid) ?? attached(tx, contextId, ptId);
     case 'ioas':
       return autoDomain(tx, contextId, deviceId, ptId, seq, pasid, change);
     default:
       return WRONG_TYPE;
   }
+}
+
+/** An attach that worked; what is mapped far up may be where the device reserves a range. */
+function attached(tx: Tx, contextId: number, ptId: number): Attached {
+  const ioasKey = ioasKeyOf(tx, contextId, ptId);
+  const inDoubt = ioasKey === undefined ? undefined : areasInDoubt(ioasByKey(tx, ioasKey));
+  return inDoubt === undefined ? { ptId } : { ptId, unknown: inDoubt.unknown };
 }
 
 /** Finds or makes the automatic HWPT of an IOAS for a device (`iommufd_device_auto_get_domain`). */
@@ -212,7 +234,7 @@ function autoDomain(
   for (const id of ioasOfObject(tx, contextId, ioasId).hwpts) {
     if (!typedObject(tx, contextId, id, 'hwpt-paging')?.auto) continue;
     const refused = change(tx, contextId, deviceId, id, pasid);
-    if (refused === undefined) return { ptId: id };
+    if (refused === undefined) return attached(tx, contextId, id);
     if (refused.errno !== 'EINVAL') return refused;
   }
   const device = deviceOf(tx, contextId, deviceId);

@@ -2,9 +2,10 @@ import { Bytes, putU32, putU64 } from '../../core/bytes.js';
 import { rangeAt } from '../../core/interval.js';
 import { add, lastOf, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { contextOf, ioasByKey, markContextUnknown, typedObject } from './context.js';
-import { commonPageSizes, learnRanges, rangesFrom } from './domain.js';
+import { contextOf, ioasByKey, markContextUnknown, recorded32, typedObject } from './context.js';
+import { commonPageSizes } from './domain.js';
 import { deleteArea, insertArea, usableRanges } from './iopt.js';
+import { learnRanges, pendingText, rangeCountKey, rangesFrom } from './limits.js';
 import { executeUnmap, mapUserMemory, planUnmap } from './map.js';
 import { refuseSmallPages, setLargePages } from './option.js';
 import { byteAt, forgetPins, rememberPins } from './pages.js';
@@ -254,13 +255,17 @@ function getInfo(call: Call): void {
 
 /** Takes the reserved ranges over from an answer that holds them all; else only its size is a fact. */
 function learnInfo(call: Call, ioas: Ioas, argsz: number): boolean {
-  const key = ioas.unknownHardware[0] as string;
-  const total = call.learn32(0, `iommu/${key}/info_bytes`, 'argsz');
+  const total = learnSize(call, ioas);
   learnPageSizes(call, ioas);
   const rangesAt = RANGES_AT + RANGES_HEADER_BYTES;
   if (total === undefined || argsz < total) {
     // The capabilities that did fit are not compared.
-    if (argsz > INFO_BYTES) call.outUnknown(add(call.arg, INFO_BYTES), argsz - INFO_BYTES, 'not all ranges told');
+    if (argsz > INFO_BYTES)
+      call.outUnknown(
+        add(call.arg, INFO_BYTES),
+        argsz - INFO_BYTES,
+        `reserved ranges of ${pendingText(call.tx, ioas)} not recorded yet`,
+      );
     call.out32(4, 3, 'flags');
     call.extentBytes = Math.min(argsz, call.struct.length);
     return false;
@@ -271,6 +276,27 @@ function learnInfo(call: Call, ioas: Ioas, argsz: number): boolean {
   if (!learnRanges(call.tx, ioas.id, ranges, call.event.seq)) return false;
   call.noteLearned();
   return true;
+}
+
+/** Size of the whole answer, which tells how many ranges there are. */
+function learnSize(call: Call, ioas: Ioas): number | undefined {
+  const key = rangeCountKey(call.tx, ioas);
+  const known = call.tx.world.facts.get(key)?.value;
+  const beforeRanges = RANGES_AT + RANGES_HEADER_BYTES;
+  if (known instanceof Bytes) {
+    const total = beforeRanges + known.u32(0) * 16;
+    call.out32(0, total, 'argsz');
+    return total;
+  }
+  const total = recorded32(call, 0);
+  if (total === undefined) return undefined;
+  const count = (total - beforeRanges) / 16;
+  if (!Number.isInteger(count) || count < 1) return undefined;
+  const value = new Uint8Array(4);
+  putU32(value, 0, count);
+  call.tx.world.facts.set(key, Object.freeze({ value: new Bytes(value), since: call.event.seq }));
+  call.noteLearned();
+  return total;
 }
 
 /** Page sizes of real domains are told here only; later answers must agree. */

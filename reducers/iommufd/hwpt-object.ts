@@ -14,7 +14,7 @@ import type { NestedHwpt, PagingHwpt } from './state.js';
 export function destroyPagingHwpt(tx: Tx, contextId: number, hwpt: PagingHwpt): void {
   const ioas = ioasOfObject(tx, contextId, hwpt.ioas);
   patchIoas(tx, ioas.id, { hwpts: Object.freeze(ioas.hwpts.filter((id) => id !== hwpt.id)) });
-  removeDomain(tx, ioas.id, hwpt.id, hwpt.domain);
+  removeDomain(tx, ioas.id, hwpt.id);
   if (hwpt.fault !== 0) addUsers(tx, contextId, hwpt.fault, -1);
   dropObject(tx, contextId, hwpt.id);
   addUsers(tx, contextId, hwpt.ioas, -1);

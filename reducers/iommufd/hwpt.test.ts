@@ -248,40 +248,8 @@ test('GET_HW_INFO of a real device is learned once and then kept', () => {
   assert.is(ask(8), 'diverge');
 });
 
-test('limits of real devices are unknown until an answer tells them, and then hold for the device', () => {
-  const { b, ioas } = bench();
-  const attach = (key: string, pt: number, before = 0): number => {
-    const tx = new Tx(b.world);
-    unbindDevice(tx, 1, before);
-    const device = bindDevice(tx, 1, key, 0);
-    attachDevice(tx, 1, device, pt, 0);
-    b.world = tx.commit();
-    return device;
-  };
-  const told = new Uint8Array(32);
-  new DataView(told.buffer).setBigUint64(8, 0xfedf_ffffn, true);
-  new DataView(told.buffer).setBigUint64(16, 0xfef0_0000n, true);
-  new DataView(told.buffer).setBigUint64(24, 0x7f_ffff_ffffn, true);
-  const ask = (room: number, pt: number) =>
-    b.ioctl(3, 0x3b84, struct(32, [4, pt], [8, room], [16, DATA, 8]), {
-      memOut: [note(ARG, struct(32, [4, pt], [8, 2], [16, DATA, 8], [24, 4096, 8])), note(DATA, told)],
-    });
-  attach('one', ioas);
-  assert.match(b.map(ioas, 0x1000_0000, 4096, 0x4000).unknown, /reserved ranges of one/);
-  assert.is(ask(0, ioas).verdict, 'learned');
-  assert.is(ask(2, ioas).verdict, 'learned');
-  assert.is(ask(2, ioas).verdict, 'match');
-  decidedBy(b.map(ioas, 0x1000_0000, 4096, 0xfee0_0000), 'EINVAL', 'iova.reserved');
-  decidedBy(b.map(ioas, 0x1000_0000, 4096, 0x80_0000_0000), 'EINVAL', 'iova.reserved');
-  const two = attach('two', ioas);
-  assert.match(b.map(ioas, 0x1000_0000, 4096, 0x8000).unknown, /reserved ranges of two/);
-  assert.is(ask(16, ioas).verdict, 'learned');
-  const other = b.ioasAlloc();
-  attach('two', other, two);
-  decidedBy(b.map(other, 0x1000_0000, 4096, 0xfee0_0000), 'EINVAL', 'iova.reserved');
-});
-
 test('every rule has a row', () => {
   seen.add('mock-attach.vdevice'); // viommu.test.ts
+  seen.add('attach.pasid-range'); // vfio/device/cdev.test.ts
   allSeen(seen, [DEVICE_RULES, ATTACH_RULES, HWPT_RULES, HW_INFO_RULES, MOCK_RULES, DEVICE_TEST_RULES]);
 });

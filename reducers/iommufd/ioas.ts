@@ -15,8 +15,8 @@ import {
   patchIoas,
   recorded32,
 } from './context.js';
-import { learnRanges, rangesFrom } from './domain.js';
 import { hardwareUnknown, usableRanges } from './iopt.js';
+import { learnRanges, pendingText, rangeCountKey, rangesFrom } from './limits.js';
 import type { Rule } from './rules.js';
 import type { Ioas } from './state.js';
 import { probeBuffer } from './user-buffer.js';
@@ -104,21 +104,21 @@ function writeRanges(call: Call, ioas: Ioas, ranges: readonly Interval[], capaci
   call.outBytes(array, new Bytes(bytes), 'allowed_iovas');
 }
 
-/** The first answers about an IOAS whose limits nobody knows: the count, the alignment, then the ranges. */
+/** The first answers about an IOAS whose limits nobody knows: the count, then the ranges. */
 function learnFromAnswer(call: Call, ioas: Ioas, capacity: number, array: U64): void {
-  const key = ioas.unknownHardware[0] as string;
-  const countKey = `iommu/${key}/range_count`;
+  const pending = pendingText(call.tx, ioas);
+  const countKey = rangeCountKey(call.tx, ioas);
   const told = call.tx.world.facts.get(countKey)?.value;
   const count = told instanceof Bytes ? told.u32(0) : undefined;
   if (capacity === 0 || (count !== undefined && count > capacity)) {
     call.fail('EMSGSIZE', 'iova-ranges.size');
     if (call.recordedErrno !== 'EMSGSIZE') return;
-    learnCount(call, key);
-    if (capacity > 0) call.outUnknown(array, capacity * 16, `reserved ranges of ${key} not recorded yet`);
+    learnCount(call, ioas, countKey);
+    if (capacity > 0) call.outUnknown(array, capacity * 16, `reserved ranges of ${pending} not recorded yet`);
     return;
   }
   if (count === undefined && capacity < ROOMY) {
-    if (!call.unknown(`reserved ranges of ${key} not recorded yet`)) return;
+    if (!call.unknown(`reserved ranges of ${pending} not recorded yet`)) return;
   } else if (!call.succeed('iova-ranges.ok')) return;
   const length = recorded32(call, 8);
   const bytes = length === undefined ? undefined : find(call.memOut, array, length * 16);
@@ -128,17 +128,18 @@ function learnFromAnswer(call: Call, ioas: Ioas, capacity: number, array: U64): 
   }
   const ranges = rangesFrom(new Bytes(bytes.toUint8Array()));
   if (!learnRanges(call.tx, ioas.id, ranges, call.event.seq)) {
-    call.outUnknown(array, length * 16, 'several devices limit this IOAS and none has told its own ranges');
+    // What is known to be reserved does not allow the answer.
+    writeRanges(call, ioas, [...usableRanges(ioas)], capacity, array);
     return;
   }
-  learnCount(call, key);
+  learnCount(call, ioas, countKey);
   call.noteLearned();
   call.outBytes(array, new Bytes(bytes.toUint8Array()), 'allowed_iovas');
 }
 
-function learnCount(call: Call, key: string): void {
-  call.learn32(8, `iommu/${key}/range_count`, 'num_iovas');
-  call.learn64(24, `iommu/${key}/iova_alignment`, 'out_iova_alignment');
+function learnCount(call: Call, ioas: Ioas, countKey: string): void {
+  call.learn32(8, countKey, 'num_iovas');
+  call.out64(24, ioas.alignment, 'out_iova_alignment');
 }
 
 // ---- ALLOW_IOVAS --------------------------------------------------------------------------------------------
@@ -150,12 +151,14 @@ export function allowIovas(call: Call): void {
   if (ioas === undefined) return;
   const ranges = loadRanges(call, s.u32(8), s.u64(16), ioas);
   if (ranges === undefined) return;
-  const unknown = hardwareUnknown(ioas);
-  if (unknown !== undefined && ranges.size > 0) call.unknown(unknown.unknown);
   for (const range of ranges.values()) {
     if (firstOverlap(ioas.blocked, range.start, range.last) === undefined) continue;
     if (call.fail('EADDRINUSE', 'allow-iovas.in-use')) return;
     break;
+  }
+  for (const range of ranges.values()) {
+    const inDoubt = hardwareUnknown(ioas, range.last);
+    if (inDoubt !== undefined) call.unknown(inDoubt.unknown);
   }
   if (call.succeed('allow-iovas.ok')) patchIoas(call.tx, ioas.id, { allowed: call.tx.adopt(ranges) });
 }

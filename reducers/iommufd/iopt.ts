@@ -4,6 +4,7 @@ import {
   add,
   addOverflows,
   alignUp,
+  hex,
   lastOf,
   low32,
   max,
@@ -76,17 +77,31 @@ export function checkIova(ioas: Ioas, iova: U64, length: U64): Refusal | undefin
   const last = lastOf(iova, length);
   if (last === undefined) return OVERFLOW;
   if (firstOverlap(ioas.blocked, iova, last) !== undefined) return RESERVED;
-  const unknownHardware = hardwareUnknown(ioas);
-  if (unknownHardware !== undefined) return unknownHardware;
+  const inDoubt = hardwareUnknown(ioas, last);
+  if (inDoubt !== undefined) return inDoubt;
   if (firstOverlap(ioas.areas, iova, last) !== undefined) return EXISTS;
   return ioas.unknownSince < 0 ? undefined : notKnown(`mappings unknown since event ${ioas.unknownSince}`);
 }
 
-/** Says that a device's IOMMU limits this IOAS in a way that no event has told yet. */
-export function hardwareUnknown(ioas: Ioas): Refusal | undefined {
-  return ioas.unknownHardware.length === 0
-    ? undefined
-    : notKnown(`reserved ranges of ${ioas.unknownHardware[0]} not recorded yet`);
+/** Least that any IOMMU translates: three levels of page tables. */
+const SURELY_TRANSLATED = 2 ** 39 - 1;
+
+/** Says that hardware limits this IOAS in a way that no event has told yet, so that nobody knows of this address. */
+export function hardwareUnknown(ioas: Ioas, last: U64): Refusal | undefined {
+  if (ioas.unknownHardware.length === 0 || last <= SURELY_TRANSLATED) return undefined;
+  return notKnown(
+    `IOVA ${hex(last)} needs more than 39 bits, and no IOVA_RANGES shows what ${ioas.unknownHardware[0]} reserves`,
+  );
+}
+
+/** {@link hardwareUnknown} for all that is mapped or allowed, which new hardware must not reserve. */
+export function areasInDoubt(ioas: Ioas): Refusal | undefined {
+  for (const ranges of [ioas.areas, ioas.allowed]) {
+    const highest = ranges.get(ranges.lastKey() ?? 0)?.last ?? 0;
+    const inDoubt = hardwareUnknown(ioas, highest);
+    if (inDoubt !== undefined) return inDoubt;
+  }
+  return undefined;
 }
 
 function roundUpPow2(value: number): number {
@@ -122,15 +137,13 @@ export function chooseIova(tx: Tx, ioas: Ioas, address: U64, length: U64): U64 |
   if (length === 0 || length >= 0x7fff_ffff_ffff_ffffn) return CHOOSE_OVERFLOW;
   const alignment = chosenAlignment(address, length);
   if (alignment < ioas.alignment) return CHOOSE_ALIGNMENT;
-  const unknownHardware = hardwareUnknown(ioas);
-  if (unknownHardware !== undefined) return unknownHardware;
   if (ioas.unknownSince >= 0) return notKnown(`mappings unknown since event ${ioas.unknownSince}`);
   const pageOffset = modPow2(address, PAGE);
   for (const span of choiceSpans(ioas)) {
     const from = fitIn(span.start, span.last, length, alignment, pageOffset);
     if (from === undefined) continue;
     const found = firstFit(tx, ioas, from, span.last, length, alignment, pageOffset);
-    if (found !== undefined) return found;
+    if (found !== undefined) return hardwareUnknown(ioas, add(found, sub(length, 1))) ?? found;
   }
   return NO_SPACE;
 }

@@ -260,7 +260,7 @@ export interface Ioas {
   readonly noLargePages: boolean;
   /** `seq` since which areas may exist that the recording never showed; -1 when all are known. */
   readonly unknownSince: number;
-  /** Keys of real devices whose reserved ranges, apertures or page sizes are in force and not known. */
+  /** Owners (see `Reserved`) that reserve ranges which no event has told. */
   readonly unknownHardware: readonly string[];
 }
 

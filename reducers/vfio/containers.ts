@@ -72,8 +72,8 @@ export type RangeAnswer = 'valid' | 'invalid' | 'unknown';
 
 /**
  * Whether a mapping `start..last` lies inside one valid IOVA range. Where no GET_INFO told the ranges, what every
- * x86-64 machine with an IOMMU has in common decides: at least 39 bits, at most 57, without the window of the
- * local APICs, which no device can reach.
+ * x86-64 machine with an IOMMU has in common decides: at least 39 bits, without the window of the local APICs, which
+ * no device can reach.
  */
 export function rangeAnswer(container: VfioContainer, start: number | bigint, last: number | bigint): RangeAnswer {
   const ranges = container.ranges;
@@ -82,14 +82,13 @@ export function rangeAnswer(container: VfioContainer, start: number | bigint, la
     for (const range of ranges) if (start >= range.start && last <= range.last) return 'valid';
     return 'invalid';
   }
-  if (last > SURELY_TOO_HIGH || overlapsMsi(start, last)) return 'invalid';
+  if (overlapsMsi(start, last)) return 'invalid';
   return last <= SURELY_VALID ? 'valid' : 'unknown';
 }
 
 const MSI_START = 0xfee0_0000;
 const MSI_LAST = 0xfeef_ffff;
 const SURELY_VALID = 2 ** 39 - 1;
-const SURELY_TOO_HIGH = 0x1ff_ffff_ffff_ffffn;
 
 function overlapsMsi(start: number | bigint, last: number | bigint): boolean {
   return start <= MSI_LAST && last >= MSI_START;

@@ -49,6 +49,7 @@ export function ensureDevice(tx: Tx, name: string, driver: DeviceDriver): VfioDe
     boundFile: 0,
     iommufd: 0,
     devid: 0,
+    attached: false,
     pasids: NO_PASIDS,
     irqs: NO_IRQS,
     ioeventfds: Object.freeze([]),
@@ -109,14 +110,15 @@ export function closeDevice(tx: Tx, name: string): void {
     ...(tx.world.devices.get(name)?.migration ?? MIGRATION_UNKNOWN),
     precopyV2: false,
   });
-  patchDevice(tx, name, { ...RESET, openCount, migration, boundFile: 0, iommufd: 0, devid: 0, pasids: NO_PASIDS });
+  const unbound = { boundFile: 0, iommufd: 0, devid: 0, attached: false, pasids: NO_PASIDS };
+  patchDevice(tx, name, { ...RESET, ...unbound, openCount, migration });
 }
 
 /** The device's object goes, after every address space that it was attached to. */
 function leaveIommufd(tx: Tx, device: VfioDevice): void {
   const { iommufd, devid } = device;
   if (!tx.world.iommufds.has(iommufd)) return;
-  for (const pasid of [0, ...device.pasids])
+  for (const pasid of [...device.pasids, 0])
     if (isAttached(tx, iommufd, devid, pasid)) detachDevice(tx, iommufd, devid, pasid);
   unbindAny(tx, iommufd, devid);
 }

@@ -121,7 +121,9 @@ export interface VfioDevice {
   /** iommufd context and object id there, 0 when not bound. */
   readonly iommufd: number;
   readonly devid: number;
-  /** PASIDs that were attached one by one. */
+  /** Attached as a whole (`iommufd_attached`). */
+  readonly attached: boolean;
+  /** PASIDs that were attached one by one, in that order; 0 is the whole device as well. */
   readonly pasids: readonly number[];
   readonly irqs: DeviceIrqs;
   readonly ioeventfds: readonly IoEventFd[];

@@ -1,23 +1,32 @@
 import { add } from '../../../core/u64.js';
 import { type Call, find } from '../../call.js';
+import { changeAccessIoas } from '../../iommufd/access.js';
 import {
+  type Attached,
   attachDevice,
   bindDevice,
   bindRefusal,
   detachDevice,
-  isAttached,
   predictDeviceId,
   replaceDevice,
 } from '../../iommufd/attach.js';
-import { changeAccessIoas } from '../../iommufd/access.js';
-import { contextOf, objectOf, shownId, typedObject } from '../../iommufd/context.js';
+import { maxPasidLog2 } from '../../iommufd/attach-hwpt.js';
+import {
+  contextOf,
+  deviceOf as deviceObject,
+  markContextUnknown,
+  objectOf,
+  shownId,
+  typedObject,
+} from '../../iommufd/context.js';
+import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, openDevice, patchDevice } from '../devices.js';
 import { tellDriver } from '../driver.js';
 import { attachEmulated, bindEmulated, detachEmulated, isMediated } from '../emulated.js';
 import { fdUnknown, lookFd } from '../fd-look.js';
 import { takeStruct } from '../payload.js';
-import { refuse, type Rule } from '../rules.js';
+import { type Rule, refuse } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import { USER_PTR_MAX } from '../uapi.js';
 
@@ -47,6 +56,7 @@ export const CDEV_RULES = {
   detachArgsz: { id: 'detach-pt.argsz', errno: 'EINVAL', text: 'argsz is less than 8' },
   detachFlags: { id: 'detach-pt.flags', errno: 'EINVAL', text: 'a flag other than PASID' },
   detachPasid: { id: 'detach-pt.pasid-argsz', errno: 'EINVAL', text: 'PASID, and argsz is less than 12' },
+  pasidTooHigh: { id: 'attach-pt.pasid-too-high', errno: 'ENOSPC', text: 'the PASID is 2^31 or more' },
   noPasid: { id: 'device.no-pasid', errno: 'EOPNOTSUPP', text: 'the driver of the device knows no PASIDs' },
 } as const satisfies Record<string, Rule>;
 
@@ -179,23 +189,51 @@ function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
   if (!call.succeed('attach-pt.mediated')) changeAccessIoas(tx, iommufd, devid, before);
 }
 
+/**
+ * Attaches or, where this way of attaching is in use already, moves. Without a PASID and with PASID 0 are two ways to
+ * attach the same: each is refused while the other one holds the device.
+ */
 function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): void {
   const { tx } = call;
   const { iommufd, devid } = device;
-  const moves = isAttached(tx, iommufd, devid, pasid);
-  const change = moves ? replaceDevice : attachDevice;
-  const result = change(tx, iommufd, devid, ptId, call.event.seq, pasid);
+  const { seq } = call.event;
+  const rid = pasid === WHOLE_DEVICE ? 0 : pasid;
+  if (pasid === WHOLE_DEVICE ? device.attached : device.pasids.includes(pasid)) {
+    replaceDevice(tx, iommufd, devid, ptId, seq, rid, (result) => happens(call, device, rid, result));
+    return;
+  }
+  if (pasid > MAX_PASID && refuse(call, R.pasidTooHigh)) return;
+  const result = attachDevice(tx, iommufd, devid, ptId, seq, rid);
+  if (happens(call, device, rid, result)) keepAttached(tx, device, pasid);
+  else if ('ptId' in result) detachDevice(tx, iommufd, devid, rid);
+}
+
+/** Predicts what became of an attach; true when the recording shows that the device has moved so. */
+function happens(call: Call, device: VfioDevice, pasid: number, result: Attached | Refusal): boolean {
   if ('ptId' in result) {
-    if (result.unknown !== undefined) call.unknown(result.unknown);
-    if (!call.succeed('attach-pt.ok')) {
-      if (!moves) detachDevice(tx, iommufd, devid, pasid);
-      return;
-    }
+    const unknown = result.unknown ?? pasidInDoubt(call.tx, device, pasid);
+    if (unknown !== undefined) call.unknown(unknown);
+    if (!call.succeed('attach-pt.ok')) return false;
     call.out32(8, result.ptId, 'pt_id');
-  } else if (result.errno !== '') {
-    if (call.fail(result.errno, result.rule)) return;
-  } else if (!call.unknown(result.unknown)) return;
-  if (pasid !== 0 && !moves) patchDevice(tx, device.name, { pasids: Object.freeze([...device.pasids, pasid]) });
+    return true;
+  }
+  const followed = result.errno === '' ? call.unknown(result.unknown) : !call.fail(result.errno, result.rule);
+  // The device is attached in the kernel, and to what nobody knows.
+  if (followed) markContextUnknown(call.tx, device.iommufd, call.event.seq);
+  return false;
+}
+
+/** Of a device with PASIDs the driver of the IOMMU is asked; others never reach it (`__iommu_set_group_pasid`). */
+function pasidInDoubt(tx: Tx, device: VfioDevice, pasid: number): string | undefined {
+  if (pasid === 0) return undefined;
+  return maxPasidLog2(tx, deviceObject(tx, device.iommufd, device.devid)) === 0
+    ? undefined
+    : `what the IOMMU of ${device.name} says to PASIDs is not in the recording`;
+}
+
+function keepAttached(tx: Tx, device: VfioDevice, pasid: number): void {
+  const patch = pasid === WHOLE_DEVICE ? { attached: true } : { pasids: Object.freeze([...device.pasids, pasid]) };
+  patchDevice(tx, device.name, patch);
 }
 
 export function detachPt(call: Call): void {
@@ -205,19 +243,34 @@ export function detachPt(call: Call): void {
   const pasid = pasidOf(call, device, 8, R.detachFlags, R.detachPasid);
   if (pasid === undefined) return;
   if (!call.succeed('detach-pt.ok')) return;
-  if (device.iommufd !== 0 && call.tx.world.iommufds.has(device.iommufd)) {
-    if (isMediated(device)) detachEmulated(call.tx, device.iommufd, device.devid);
-    else detachDevice(call.tx, device.iommufd, device.devid, pasid);
-  }
-  patchDevice(call.tx, device.name, { pasids: Object.freeze(device.pasids.filter((one) => one !== pasid)) });
+  if (!call.tx.world.iommufds.has(device.iommufd)) return;
+  if (isMediated(device)) detachEmulated(call.tx, device.iommufd, device.devid);
+  else detach(call.tx, device, pasid);
 }
 
-/** The PASID of the request, 0 for none; undefined when the prediction was made. */
+/** Undoes an attach that was made the same way; nothing when there was none. */
+function detach(tx: Tx, device: VfioDevice, pasid: number): void {
+  const { name, iommufd, devid } = device;
+  if (pasid === WHOLE_DEVICE) {
+    if (device.attached) detachDevice(tx, iommufd, devid, 0);
+    patchDevice(tx, name, { attached: false });
+  } else if (device.pasids.includes(pasid)) {
+    detachDevice(tx, iommufd, devid, pasid);
+    patchDevice(tx, name, { pasids: Object.freeze(device.pasids.filter((one) => one !== pasid)) });
+  }
+}
+
+/** {@link pasidOf}: the request has no PASID. */
+const WHOLE_DEVICE = -1;
+/** The kernel keeps PASIDs in a set of non-negative ints. */
+const MAX_PASID = 0x7fff_ffff;
+
+/** The PASID of the request or {@link WHOLE_DEVICE}; undefined when the prediction was made. */
 function pasidOf(call: Call, device: VfioDevice, at: number, flagRule: Rule, argszRule: Rule): number | undefined {
   const { struct } = call;
   const flags = struct.u32(4);
   if ((flags & ~FLAG_PASID) !== 0 && refuse(call, flagRule)) return undefined;
-  if ((flags & FLAG_PASID) === 0) return 0;
+  if ((flags & FLAG_PASID) === 0) return WHOLE_DEVICE;
   if (device.driver === 'unknown') {
     call.unknown('the driver of the device is not known');
     return undefined;

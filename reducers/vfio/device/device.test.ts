@@ -1,11 +1,8 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../core/testing.js';
-import type { DeviceDriver } from '../state.js';
 import { checkRows, type FieldAt, Lab, MDEV, type Row, struct, text } from '../testing.js';
 import {
   DEVICE_ATTACH_IOMMUFD_PT,
-  DEVICE_BIND_IOMMUFD,
-  DEVICE_DETACH_IOMMUFD_PT,
   DEVICE_FEATURE,
   DEVICE_GET_INFO,
   DEVICE_GET_IRQ_INFO,
@@ -19,7 +16,6 @@ import {
   GROUP_GET_DEVICE_FD,
   IOMMU_MAP_DMA,
 } from '../uapi.js';
-import { CDEV_RULES as C } from './cdev.js';
 import { DEVICE_RULES as R } from './device.js';
 import { HOT_RESET_RULES as H } from './hot-reset.js';
 import { DEVICE_INFO_RULES } from './info.js';
@@ -262,93 +258,6 @@ test('a BAR whose memory decoding is off cannot be mapped for DMA', () => {
   assert.match(off.looked, /memory decoding off/);
   lab.io(5, 'pwrite64', 4, struct(4, [0, 7]), { arg: CONFIG + 4 });
   lab.good(map(''));
-});
-
-// ---- cdev --------------------------------------------------------------------------------------------------
-
-const bindStruct = (...fields: readonly FieldAt[]) => struct(16, [8, 3], ...fields);
-
-function cdev(lab: Lab, driver: DeviceDriver = 'pci'): Lab {
-  lab.open('/dev/iommu', 3);
-  lab.open('/dev/vfio/devices/vfio0', 4);
-  lab.setDriver('vfio0', driver);
-  return lab;
-}
-
-const bind = (lab: Lab, e: string, input = bindStruct(), out = bindStruct([12, 1]), fd = 4) =>
-  lab.ioctl(fd, DEVICE_BIND_IOMMUFD, { in: input, out: e === '' ? out : input, errno: e });
-
-function bound(lab: Lab): Lab {
-  cdev(lab).good(bind(lab, ''));
-  return lab;
-}
-
-const attach = (lab: Lab, e: string, ...fields: readonly FieldAt[]) =>
-  lab.ioctl(4, DEVICE_ATTACH_IOMMUFD_PT, { in: struct(12, ...fields), errno: e });
-const detach = (lab: Lab, e: string, ...fields: readonly FieldAt[]) =>
-  lab.ioctl(4, DEVICE_DETACH_IOMMUFD_PT, { in: struct(8, ...fields), errno: e });
-
-test('cdev: rejections', () => {
-  checkRows(C, [
-    { rule: C.bindArgsz, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, bindStruct([0, 15])) },
-    { rule: C.bindTail, errno: 'E2BIG', run: (l, e) => bind(cdev(l), e, struct(32, [8, 3], [28, 1])) },
-    { rule: C.bindFlags, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, bindStruct([4, 2])) },
-    { rule: C.bindFlags, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, bindStruct([8, 0xffff_ffff])) },
-    { rule: C.bindGroup, errno: 'EINVAL', run: (l, e) => bind(l.device(), e, bindStruct(), bindStruct(), 5) },
-    {
-      rule: C.bindGroupOpen,
-      errno: 'EBUSY',
-      run(lab, e) {
-        lab.device('vfio0');
-        lab.open('/dev/vfio/devices/vfio0', 6);
-        return bind(lab, e, bindStruct(), bindStruct(), 6);
-      },
-    },
-    { rule: C.bindTwice, errno: 'EINVAL', run: (l, e) => bind(bound(l), e) },
-    { rule: C.bindTokenFault, errno: 'EFAULT', run: (l, e) => bind(cdev(l), e, bindStruct([4, 1])) },
-    { rule: C.bindTokenFault, errno: 'EFAULT', run: (l, e) => bind(cdev(l), e, struct(24, [8, 3], [4, 1])) },
-    {
-      rule: C.bindToken,
-      errno: 'EINVAL',
-      run: (l, e) => bind(cdev(l), e, struct(24, [8, 3], [4, 1], [16, 0x20_0000, 8])),
-    },
-    { rule: C.bindToken, errno: 'EINVAL', run: (l, e) => bind(cdev(l, 'mtty'), e, bindStruct([4, 1])) },
-    { rule: C.bindBadFd, errno: 'EBADF', run: (l, e) => bind(cdev(l), e, bindStruct([8, 9])) },
-    { rule: C.bindNotIommufd, errno: 'EBADFD', run: (l, e) => bind(cdev(l), e, bindStruct([8, 4])) },
-    {
-      rule: C.bindOther,
-      errno: 'EINVAL',
-      run(lab, e) {
-        bound(lab).open('/dev/vfio/devices/vfio0', 5);
-        return bind(lab, e, bindStruct(), bindStruct(), 5);
-      },
-    },
-    { rule: C.attachArgsz, errno: 'EINVAL', run: (l, e) => attach(bound(l), e, [0, 11]) },
-    { rule: C.attachFlags, errno: 'EINVAL', run: (l, e) => attach(bound(l), e, [4, 2]) },
-    { rule: C.attachPasid, errno: 'EINVAL', run: (l, e) => attach(bound(l), e, [4, 1]) },
-    { rule: C.detachArgsz, errno: 'EINVAL', run: (l, e) => detach(bound(l), e, [0, 7]) },
-    { rule: C.detachFlags, errno: 'EINVAL', run: (l, e) => detach(bound(l), e, [4, 2]) },
-    { rule: C.detachPasid, errno: 'EINVAL', run: (l, e) => detach(bound(l), e, [4, 1]) },
-    {
-      rule: C.noPasid,
-      errno: 'EOPNOTSUPP',
-      run(lab, e) {
-        bound(lab);
-        lab.setDriver('vfio0', 'mtty');
-        return attach(lab, e, [4, 1]);
-      },
-    },
-  ]);
-});
-
-test('binding gives the next object id, ends with the file, and can be done anew', () => {
-  const lab = bound(new Lab());
-  lab.good(attach(lab, 'ENOENT', [8, 77]));
-  lab.good(detach(lab, ''));
-  lab.close(4);
-  assert.is(lab.world.devices.get('vfio0')?.boundFile, 0);
-  lab.open('/dev/vfio/devices/vfio0', 4);
-  lab.good(bind(lab, ''));
 });
 
 test('a device found open answers what does not depend on the past', () => {

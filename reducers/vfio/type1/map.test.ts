@@ -60,7 +60,6 @@ const rows: readonly Row[] = [
   },
   onFresh('EINVAL', R.range, 0xfee0_0000, 0x1000),
   onFresh('EINVAL', R.range, 0xfedf_f000, 0x2000),
-  onFresh('EINVAL', R.range, 1n << 62n, 0x1000),
   onFresh('EFAULT', R.pin, 0, 0x1000, [8, 0x5000, 8]),
   {
     rule: R.pin,
