@@ -202,6 +202,35 @@ export interface PrlimitEvent extends Head, Outcome {
   readonly oldHard: U64 | null;
 }
 
+/** mlock, mlock2, munlock, mlockall and munlockall; the last two have neither address nor length. */
+export interface MlockEvent extends Head, Outcome {
+  readonly kind: 'mlock';
+  readonly call: string;
+  readonly addr: U64;
+  readonly lengthBytes: U64;
+  /** `MLOCK_*` or `MCL_*`. */
+  readonly flags: number;
+}
+
+/**
+ * A call that tells or changes user ids, capabilities or the user namespace: getuid, setresuid, capget, unshare, … A field is
+ * null where the call says nothing of it; so is an id that was to stay as it is (-1).
+ */
+export interface CredsEvent extends Head, Outcome {
+  readonly kind: 'creds';
+  readonly call: string;
+  /** The process that capget and capset name; 0 for the caller. */
+  readonly targetPid: number;
+  readonly realUid: U64 | null;
+  readonly effectiveUid: U64 | null;
+  readonly savedUid: U64 | null;
+  /** Bit n stands for capability n. */
+  readonly effectiveCaps: U64 | null;
+  readonly permittedCaps: U64 | null;
+  /** `CLONE_NEW*` of unshare and setns, the bits of PR_SET_SECUREBITS. */
+  readonly flags: number;
+}
+
 /** A page fault seen in the kernel (`handle_mm_fault`): flags are FAULT_FLAG_*, ret VM_FAULT_*. */
 export interface FaultEvent extends Head {
   readonly kind: 'fault';
@@ -257,11 +286,23 @@ export type Event =
   | FaultEvent
   | InvalidateEvent
   | SignalEvent
-  | OtherEvent;
+  | OtherEvent
+  | MlockEvent
+  | CredsEvent;
 
 export type EventKind = Event['kind'];
 
 const HEAD = ['seq', 'tsNs', 'pid', 'tid', 'file', 'line'] as const;
+const CREDS = [
+  'call',
+  'targetPid',
+  'realUid',
+  'effectiveUid',
+  'savedUid',
+  'effectiveCaps',
+  'permittedCaps',
+  'flags',
+] as const;
 const OUTCOME = ['enteredAt', 'ret', 'errno', 'injected'] as const;
 
 /**
@@ -292,6 +333,8 @@ export const EVENT_FIELDS: { readonly [K in EventKind]: readonly (keyof Extract<
   invalidateEnd: [...HEAD, 'mm', 'start', 'last', 'type', 'flags', 'owner'],
   signal: [...HEAD, 'text'],
   other: [...HEAD, ...OUTCOME, 'call', 'text'],
+  mlock: [...HEAD, ...OUTCOME, 'call', 'addr', 'lengthBytes', 'flags'],
+  creds: [...HEAD, ...OUTCOME, ...CREDS],
 };
 
 export const EVENT_KINDS: readonly EventKind[] = Object.keys(EVENT_FIELDS) as EventKind[];

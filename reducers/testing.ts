@@ -1,5 +1,5 @@
-import type { Event } from '../core/event.js';
 import { hashCanonical } from '../core/canonical.js';
+import type { Event } from '../core/event.js';
 import type { Families } from './family.js';
 import { reduceFiles } from './files/reduce.js';
 import { reduceMemory } from './memory/reduce.js';
@@ -33,6 +33,17 @@ const PLAIN: { readonly [K in Kind]?: object } = {
   io: { call: 'write', fd: -1, path: '', offset: null, lengthBytes: 0, data: null, addr: null },
   ioctl: { fd: -1, path: '', request: 0, arg: 0, memIn: [], memOut: [] },
   other: { call: 'getpid', text: '' },
+  mlock: { call: 'mlock', addr: 0, lengthBytes: 4096, flags: 0 },
+  creds: {
+    call: 'getuid',
+    targetPid: 0,
+    realUid: null,
+    effectiveUid: null,
+    savedUid: null,
+    effectiveCaps: null,
+    permittedCaps: null,
+    flags: 0,
+  },
 };
 
 /** An event of a kind; `seq` is set by {@link replay}. A failure needs `ret: -1` and `errno`. */

@@ -65,6 +65,21 @@ test('each kind in the words of its call', () => {
       ev('io', { fd: 4, data: Bytes.EMPTY, lengthBytes: 12, ret: 12, injected: true }),
       'write(4, 12 bytes) = 12 (injected)',
     ],
+    [ev('mlock', { addr: 0x1000 }), 'mlock(0x1000, 0x1000) = 0'],
+    [ev('mlock', { call: 'mlock2', addr: 0x1000, flags: 1 }), 'mlock2(0x1000, 0x1000, 0x1) = 0'],
+    [ev('mlock', { call: 'mlockall', flags: 3 }), 'mlockall(MCL_CURRENT|MCL_FUTURE) = 0'],
+    [ev('mlock', { call: 'munlockall' }), 'munlockall() = 0'],
+    [ev('creds', { realUid: 1000, ret: 1000 }), 'getuid(real 1000) = 1000'],
+    [
+      ev('creds', { call: 'setresuid', realUid: 5, effectiveUid: 6, savedUid: 7, ...failed }),
+      'setresuid(real 5, effective 6, saved 7) = -1 EINVAL',
+    ],
+    [
+      ev('creds', { call: 'capget', targetPid: 9, effectiveCaps: 0x4000, permittedCaps: 0x1ff_feff_ffff }),
+      'capget(of 9, effective caps 0x4000, permitted caps 0x1fffeffffff) = 0',
+    ],
+    [ev('creds', { call: 'unshare', flags: 0x1000_0000 }), 'unshare(CLONE_NEWUSER) = 0'],
+    [ev('creds', { call: 'prctl', flags: 4 }), 'prctl(SECBIT_NO_SETUID_FIXUP) = 0'],
     [ev('other', { call: 'getpid', ret: 7 }), 'getpid() = 7'],
     [ev('other', { text: '\u001b[31mred\u0007', ret: 0 }), 'getpid(\\x1b[31mred\\x07) = 0'],
     [

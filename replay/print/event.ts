@@ -10,10 +10,12 @@ import {
   fcntlText,
   invalidationText,
   mapFlagsText,
+  mlockallText,
   mremapFlagsText,
   openFlagsText,
   protText,
   rlimitText,
+  securebitsText,
 } from './flags.js';
 import { printable } from './style.js';
 
@@ -89,6 +91,8 @@ function callText(event: Event, judged: Judged | undefined): string {
       return event.call === 'killed' ? `killed by signal ${event.status}` : `${event.call}(${event.status})`;
     case 'prlimit':
       return prlimitText(event);
+    case 'creds':
+      return credsText(event);
     case 'signal':
       return event.text;
     case 'other':
@@ -125,7 +129,7 @@ function hasAnswer(event: IoctlEvent): boolean {
   return before !== undefined && after !== undefined && !before.equals(after);
 }
 
-type MemoryEvent = Extract<Event, { kind: 'mmap' | 'munmap' | 'mprotect' | 'mremap' | 'madvise' | 'brk' }>;
+type MemoryEvent = Extract<Event, { kind: 'mmap' | 'munmap' | 'mprotect' | 'mremap' | 'madvise' | 'brk' | 'mlock' }>;
 
 function memoryText(event: MemoryEvent): string {
   const at = hex(event.addr);
@@ -141,6 +145,8 @@ function memoryText(event: MemoryEvent): string {
       return `mprotect(${at}, ${hex(event.lengthBytes)}, ${protText(event.prot)})`;
     case 'madvise':
       return `madvise(${at}, ${hex(event.lengthBytes)}, ${adviceText(event.advice)})`;
+    case 'mlock':
+      return mlockText(event);
     case 'brk':
       return `brk(${event.addr === 0 ? 'NULL' : at})`;
     case 'mremap': {
@@ -149,6 +155,12 @@ function memoryText(event: MemoryEvent): string {
       return `mremap(${at}, ${sizes}, ${mremapFlagsText(event.flags)}${fixed})`;
     }
   }
+}
+
+function mlockText(event: Extract<Event, { kind: 'mlock' }>): string {
+  if (event.call.endsWith('all')) return `${event.call}(${event.call === 'mlockall' ? mlockallText(event.flags) : ''})`;
+  const flags = event.flags === 0 ? '' : `, ${hex(event.flags)}`;
+  return `${event.call}(${hex(event.addr)}, ${hex(event.lengthBytes)}${flags})`;
 }
 
 const SHOWN_BYTES = 16;
@@ -166,6 +178,20 @@ function prlimitText(event: Extract<Event, { kind: 'prlimit' }>): string {
   const set = limits('new', event.newSoft, event.newHard);
   const was = limits('old', event.oldSoft, event.oldHard);
   return `prlimit(${event.targetPid}, ${rlimitText(event.resource)}${set}${was})`;
+}
+
+/** `setresuid(real 1000, effective 1000)`, `capset(effective caps 0x4000)`: what the call tells or changes. */
+function credsText(event: Extract<Event, { kind: 'creds' }>): string {
+  const parts = [
+    event.targetPid === 0 ? '' : `of ${event.targetPid}`,
+    event.realUid === null ? '' : `real ${event.realUid}`,
+    event.effectiveUid === null ? '' : `effective ${event.effectiveUid}`,
+    event.savedUid === null ? '' : `saved ${event.savedUid}`,
+    event.effectiveCaps === null ? '' : `effective caps ${hex(event.effectiveCaps)}`,
+    event.permittedCaps === null ? '' : `permitted caps ${hex(event.permittedCaps)}`,
+    event.flags === 0 ? '' : event.call === 'prctl' ? securebitsText(event.flags) : cloneFlagsText(event.flags >>> 0),
+  ];
+  return `${event.call}(${parts.filter((part) => part !== '').join(', ')})`;
 }
 
 function limitText(value: U64 | null): string {

@@ -1,5 +1,17 @@
 import { and, hex, sub, type U64 } from '../../core/u64.js';
-import { CLONE, FCNTL, MADV, MAP, MREMAP, OPEN, PROT, RLIMIT, type Symbols } from '../../traces/strace/symbols.js';
+import {
+  CLONE,
+  FCNTL,
+  MADV,
+  MAP,
+  MLOCK,
+  MREMAP,
+  OPEN,
+  PROT,
+  RLIMIT,
+  SECBIT,
+  type Symbols,
+} from '../../traces/strace/symbols.js';
 
 /** The names behind the numbers of an event: the importer's tables, read the other way round. */
 
@@ -41,6 +53,16 @@ function unsigned(value: number): number {
 // These are no single bits: a mask for the access mode, and the place of a page size in MAP_HUGE_*.
 const OPEN_BITS: Symbols = new Map([...OPEN].filter(([name]) => name !== 'O_ACCMODE'));
 const MAP_BITS: Symbols = new Map([...MAP].filter(([name]) => name !== 'MAP_HUGE_SHIFT'));
+
+const MCL_BITS: Symbols = new Map([...MLOCK].filter(([name]) => name.startsWith('MCL_')));
+
+export function mlockallText(value: number): string {
+  return bitsText(unsigned(value), MCL_BITS, '0');
+}
+
+export function securebitsText(value: number): string {
+  return bitsText(unsigned(value), SECBIT, '0');
+}
 
 export function protText(value: number): string {
   return bitsText(unsigned(value), PROT, 'PROT_NONE');

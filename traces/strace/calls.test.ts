@@ -2,6 +2,7 @@ import * as assert from 'uvu/assert';
 import type { Event } from '../../core/event.js';
 import { suite } from '../../core/testing.js';
 import { U64_MAX } from '../../core/u64.js';
+import { CAPABILITIES } from './symbols.js';
 import { parse, show } from './testing.js';
 
 const test = suite('strace calls');
@@ -282,6 +283,72 @@ test('processes', () => {
       'restart_syscall(<... resuming interrupted read ...>) = 0',
       { kind: 'other', ret: 0, call: 'restart_syscall', text: '<... resuming interrupted read ...>' },
     ],
+  ]);
+});
+
+test('memory that is locked', () => {
+  check([
+    ['mlock(0x1000, 8192) = 0', { kind: 'mlock', ret: 0, call: 'mlock', addr: 4096, lengthBytes: 8192, flags: 0 }],
+    [
+      'mlock2(0x1000, 8192, MLOCK_ONFAULT) = 0',
+      { kind: 'mlock', ret: 0, call: 'mlock2', addr: 4096, lengthBytes: 8192, flags: 1 },
+    ],
+    [
+      'mlockall(MCL_CURRENT|MCL_FUTURE) = 0',
+      { kind: 'mlock', ret: 0, call: 'mlockall', addr: 0, lengthBytes: 0, flags: 3 },
+    ],
+    ['munlockall() = 0', { kind: 'mlock', ret: 0, call: 'munlockall', addr: 0, lengthBytes: 0, flags: 0 }],
+  ]);
+});
+
+test('user ids, capabilities, user namespaces', () => {
+  const nothing = {
+    kind: 'creds',
+    targetPid: 0,
+    realUid: null,
+    effectiveUid: null,
+    savedUid: null,
+    effectiveCaps: null,
+    permittedCaps: null,
+    flags: 0,
+  };
+  const caps = 0x1ff_feff_ffff;
+  const names = CAPABILITIES.filter((name) => name !== 'SYS_RESOURCE').map((name) => `1<<CAP_${name}`);
+  check([
+    ['getuid() = 1000', { ...nothing, ret: 1000, call: 'getuid', realUid: 1000 }],
+    ['geteuid32() = 0', { ...nothing, ret: 0, call: 'geteuid', effectiveUid: 0 }],
+    [
+      'getresuid([1000], [0], [7]) = 0',
+      { ...nothing, ret: 0, call: 'getresuid', realUid: 1000, effectiveUid: 0, savedUid: 7 },
+    ],
+    ['setuid(1000) = 0', { ...nothing, ret: 0, call: 'setuid', effectiveUid: 1000 }],
+    ['setreuid(-1, 1000) = 0', { ...nothing, ret: 0, call: 'setreuid', effectiveUid: 1000 }],
+    [
+      'setresuid(4294967295, 1000, 0xffffffff) = -1 EPERM (Operation not permitted)',
+      { ...nothing, ret: -1, call: 'setresuid', effectiveUid: 1000 },
+    ],
+    [
+      'capget({version=0 /* _LINUX_CAPABILITY_VERSION_??? */, pid=0}, NULL) = 0',
+      { ...nothing, ret: 0, call: 'capget' },
+    ],
+    [
+      `capget({version=_LINUX_CAPABILITY_VERSION_3, pid=77}, {effective=${names.join('|')}, permitted=1<<CAP_IPC_LOCK, inheritable=0}) = 0`,
+      { ...nothing, ret: 0, call: 'capget', targetPid: 77, effectiveCaps: caps, permittedCaps: 0x4000 },
+    ],
+    [
+      'capset({version=0x20080522, pid=0}, {effective=0, permitted=0xfeffffff|0x1ff, inheritable=0}) = 0',
+      { ...nothing, ret: 0, call: 'capset', effectiveCaps: 0, permittedCaps: caps },
+    ],
+    [
+      'capset({version=0x20080522 /* V3 */, pid=0}, {effective=0x4000 /* 1<<CAP_IPC_LOCK */, permitted=0x4000 /* 1<<CAP_IPC_LOCK */, inheritable=0}) = 0',
+      { ...nothing, ret: 0, call: 'capset', effectiveCaps: 0x4000, permittedCaps: 0x4000 },
+    ],
+    ['unshare(CLONE_NEWNS|CLONE_NEWUSER) = 0', { ...nothing, ret: 0, call: 'unshare', flags: 0x1002_0000 }],
+    ['unshare(CLONE_FILES) = 0', { kind: 'other', ret: 0, call: 'unshare', text: 'CLONE_FILES' }],
+    ['setns(3, 0) = 0', { ...nothing, ret: 0, call: 'setns' }],
+    ['setns(3, CLONE_NEWNET) = 0', { kind: 'other', ret: 0, call: 'setns', text: '3, CLONE_NEWNET' }],
+    ['prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) = 0', { ...nothing, ret: 0, call: 'prctl', flags: 4 }],
+    ['prctl(PR_SET_KEEPCAPS, 1) = 0', { kind: 'other', ret: 0, call: 'prctl', text: 'PR_SET_KEEPCAPS, 1' }],
   ]);
 });
 

@@ -1,5 +1,5 @@
 import type { CallReader } from './call-reader.js';
-import { MADV, MAP, MREMAP, PROT } from './symbols.js';
+import { MADV, MAP, MLOCK, MREMAP, PROT } from './symbols.js';
 
 const mmap: CallReader = (args, head) => {
   const file = args.fd(4);
@@ -15,6 +15,18 @@ const mmap: CallReader = (args, head) => {
     offset: args.u64(5),
   };
 };
+
+/** mlock and its relatives; `flagsAt` is the argument with the flags, or -1. */
+function mlock(hasRange: boolean, flagsAt: number): CallReader {
+  return (args, head) => ({
+    kind: 'mlock',
+    ...head,
+    call: args.name,
+    addr: hasRange ? args.u64(0) : 0,
+    lengthBytes: hasRange ? args.u64(1) : 0,
+    flags: flagsAt < 0 ? 0 : args.flags(flagsAt, MLOCK),
+  });
+}
 
 /** Calls that change an address space. strace prints the offset of mmap2 in bytes, like that of mmap. */
 export const memoryCalls: Readonly<Record<string, CallReader>> = {
@@ -52,5 +64,10 @@ export const memoryCalls: Readonly<Record<string, CallReader>> = {
     lengthBytes: args.u64(1),
     advice: args.flags(2, MADV),
   }),
+  mlock: mlock(true, -1),
+  mlock2: mlock(true, 2),
+  munlock: mlock(true, -1),
+  mlockall: mlock(false, 0),
+  munlockall: mlock(false, -1),
   brk: (args, head) => ({ kind: 'brk', ...head, addr: args.u64(0) }),
 };

@@ -127,6 +127,19 @@ const byKind: { readonly [K in EventKind]: fc.Arbitrary<Event & { readonly kind:
   invalidateEnd: fc.record({ kind: fc.constant('invalidateEnd' as const), ...invalidation }),
   signal: fc.record({ kind: fc.constant('signal' as const), ...start, text }),
   other: fc.record({ kind: fc.constant('other' as const), ...call, call: text, text }),
+  mlock: fc.record({ kind: fc.constant('mlock' as const), ...call, call: text, ...range, flags: int32 }),
+  creds: fc.record({
+    kind: fc.constant('creds' as const),
+    ...call,
+    call: text,
+    targetPid: int32,
+    realUid: u64OrNull,
+    effectiveUid: u64OrNull,
+    savedUid: u64OrNull,
+    effectiveCaps: u64OrNull,
+    permittedCaps: u64OrNull,
+    flags: int32,
+  }),
 };
 
 /** One of every kind. */

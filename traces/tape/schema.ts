@@ -6,15 +6,19 @@ import { EVENT_FIELDS, EVENT_KINDS, type EventKind } from '../../core/event.js';
  * A tuple is `[index of the kind in EVENT_KINDS, field, field, …]` in the order of EVENT_FIELDS. How a field is
  * written follows from its name, with a few exceptions by kind. The schema version counts the forms of tuples
  * that were ever released; when a kind gains a field, the version rises by one and {@link UPCASTERS} gains the
- * function that makes a new tuple out of an old one.
+ * function that makes a new tuple out of an old one. A new kind raises the version, too, so that an older program says that it
+ * is one, and leaves the tuples of the others as they are.
  */
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
 
 /** Makes a tuple of version n + 1 out of one of version n. Pure; may give the same array back. */
 export type Upcaster = (tuple: readonly unknown[]) => readonly unknown[];
 
 /** The entry at `n - 1` leads from version n to n + 1. */
-export const UPCASTERS: readonly Upcaster[] = [];
+export const UPCASTERS: readonly Upcaster[] = [
+  // Version 2 has more kinds.
+  (tuple) => tuple,
+];
 
 /** Lifts a tuple of schema `from` to the newest one. */
 export function upcast(tuple: readonly unknown[], from: number, table = UPCASTERS): readonly unknown[] {
@@ -60,7 +64,10 @@ const U64_FIELDS = [
   ...['arg', 'addr', 'offset', 'lengthBytes', 'oldLengthBytes', 'newLengthBytes', 'newAddr'],
   ...['mm', 'start', 'last', 'owner'],
 ];
-const U64_OR_NULL_FIELDS = ['newSoft', 'newHard', 'oldSoft', 'oldHard'];
+const U64_OR_NULL_FIELDS = [
+  ...['newSoft', 'newHard', 'oldSoft', 'oldHard'],
+  ...['realUid', 'effectiveUid', 'savedUid', 'effectiveCaps', 'permittedCaps'],
+];
 const STRING_FIELDS = ['errno', 'path', 'call', 'retPath', 'text'];
 
 const BY_NAME = new Map<string, Codec>([

@@ -11,6 +11,7 @@ import { suite } from '../../core/testing.js';
 import { KernelEventRecording } from '../kernel-events/importer.js';
 import { eventLists, fixedHash } from './events.arbitrary.js';
 import { openTape, type Tape } from './reader.js';
+import { SCHEMA_VERSION } from './schema.js';
 import { memoryStorage } from './storage.js';
 import { TapeWriter, writeTape } from './writer.js';
 
@@ -80,7 +81,10 @@ test('law: a tape gives back what was written, from any event on', async () => {
 test('the recording says of itself what it said at the import', async () => {
   const tape = await openTape(memoryStorage('t', await tapeBytes(closes(3), 2)));
   assert.equal(tape.info, { ...INFO, format: 'tape' });
-  assert.equal([tape.importedFrom, tape.writer, tape.schema, tape.skippedLines], ['strace', 'test 1', 1, 4]);
+  assert.equal(
+    [tape.importedFrom, tape.writer, tape.schema, tape.skippedLines],
+    ['strace', 'test 1', SCHEMA_VERSION, 4],
+  );
   assert.equal(tape.diagnostics, [WARNING]);
 });
 
@@ -175,7 +179,7 @@ test('random damage never does more than lose events', async () => {
 
 test('a newer schema is refused', async () => {
   const bytes = await tapeBytes(closes(1), 4);
-  bytes.writeUInt16LE(2, 8);
+  bytes.writeUInt16LE(SCHEMA_VERSION + 1, 8);
   await assertRefused(() => openTape(memoryStorage('t', bytes)), ['IOT204']);
 });
 
