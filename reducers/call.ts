@@ -66,7 +66,8 @@ export class Call {
   #arena: Uint8Array = new Uint8Array(ARENA_BYTES);
   #arenaAt = 0;
   #learnedNow = false;
-  #read = '';
+  /** {@link stateRead}, once somebody has asked. */
+  #read: string | undefined;
 
   /** Called by the dispatcher only. */
   begin(
@@ -103,7 +104,7 @@ export class Call {
     this.#unknownReason = '';
     if (this.#outs.length > 0) this.#outs = [];
     this.#learnedNow = false;
-    this.#read = '';
+    this.#read = undefined;
   }
 
   #structElsewhere(): Bytes {
@@ -117,7 +118,7 @@ export class Call {
     return find(this.memIn, addr, count);
   }
 
-  /** Names the state that the rule looked at, for the explanation of a divergence: `area 0x1000-0x1fff of event 12`. */
+  /** Says what the recorded answer rests on, where the rule of the prediction does not tell. */
   looked(text: string): void {
     this.#read = text;
   }
@@ -135,6 +136,8 @@ export class Call {
       this.#ret = -1;
       this.#errno = errno;
       this.#retHow = 'predicted';
+      // The state is about to follow a recording that contradicts it.
+      if (this.#recordedSuccess()) this.#read = this.stateRead;
     }
     return !this.#recordedSuccess();
   }
@@ -321,7 +324,12 @@ export class Call {
   get learnedNow(): boolean {
     return this.#learnedNow;
   }
+  /**
+   * What the rule of the prediction saw, in words: `0x1800-0x27ff overlaps mapping 0x1000-0x1fff of event 12`; '' where
+   * its text says all. Made when somebody asks, which is after few of the calls. Events are named as `event N`.
+   */
   get stateRead(): string {
+    this.#read ??= this.families[this.file.kind]?.explain?.(this) ?? '';
     return this.#read;
   }
 }

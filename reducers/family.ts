@@ -21,6 +21,11 @@ export interface FileFamily {
   /** read/write on such a file. Counted as a call of the interface only when `countsIo`. Must then make a prediction. */
   io?(call: Call): void;
   readonly countsIo?: boolean;
+  /**
+   * What the rule of a prediction saw of arguments and state, for `Call.stateRead`; '' where the rule's text says all.
+   * Must stand any argument, and changes nothing.
+   */
+  explain?(call: Call): string;
   /** The last reference (fd or VMA) is gone. */
   release?(tx: Tx, file: OpenFile, event: Event): void;
 }

@@ -1,11 +1,13 @@
 import type { Event } from '../../core/event.js';
 import { OrderedMap } from '../../core/ordered-map.js';
+import { explained } from '../explain.js';
 import type { Families } from '../family.js';
 import type { OpenFile, Process } from '../files/state.js';
 import { pageTableOf } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
 import { releaseDevice } from './devices.js';
 import { dmirrorIoctl } from './dmirror.js';
+import { DMIRROR_EXPLANATIONS } from './explain.js';
 import type { Mirror } from './state.js';
 
 /** The files of the HMM test driver. An open mirrors the space of the caller; the last close ends the mirror. */
@@ -13,6 +15,7 @@ export const hmmFamilies: Families = {
   dmirror: {
     open: openMirror,
     ioctl: dmirrorIoctl,
+    explain: (call) => explained(DMIRROR_EXPLANATIONS, call),
     release: closeMirror,
   },
 };

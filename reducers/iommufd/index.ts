@@ -2,6 +2,7 @@ import { Bytes } from '../../core/bytes.js';
 import type { Call } from '../call.js';
 import { MOCK_RULES } from '../devices/mock-domain.js';
 import { TEST_RULES, testCommand } from '../devices/mock-test.js';
+import { explained } from '../explain.js';
 import type { Families } from '../family.js';
 import { ACCESS_RULES, releaseAccess } from './access.js';
 import { DEVICE_RULES } from './attach.js';
@@ -12,6 +13,7 @@ import { DESTROY_RULES, destroy } from './destroy.js';
 import { DIRTY_RULES, getDirtyBitmap, setDirtyTracking } from './dirty.js';
 import { DOMAIN_RULES } from './domain.js';
 import { EVENTQ_RULES, faultIo, faultQueueAlloc, releaseEventq, veventIo, veventqAlloc } from './eventq.js';
+import { IOMMUFD_EXPLANATIONS } from './explain.js';
 import { HW_QUEUE_RULES, hwQueueAlloc } from './hw-queue.js';
 import { getHwInfo, HW_INFO_RULES } from './hwinfo.js';
 import { HWPT_RULES, hwptAlloc } from './hwpt.js';
@@ -176,6 +178,7 @@ export const iommufdFamilies: Families = {
       return Object.freeze({ ...file, object: context.id });
     },
     ioctl,
+    explain: (call) => explained(IOMMUFD_EXPLANATIONS, call),
     release(tx, file) {
       if (tx.world.iommufds.has(file.object)) closeContext(tx, file.object);
     },

@@ -219,6 +219,25 @@ function fitBetweenBlocked(
   return undefined;
 }
 
+/** The longest range that MAP may choose in, alignment apart; a walk over all areas. */
+export function longestFree(ioas: Ioas): Interval | undefined {
+  let longest: Interval | undefined;
+  const consider = (start: U64, last: U64): void => {
+    if (longest === undefined || sub(last, start) > sub(longest.last, longest.start)) longest = { start, last };
+  };
+  for (const span of choiceSpans(ioas)) {
+    for (let at: U64 = span.start; at <= span.last; ) {
+      const area = firstOverlap(ioas.areas, at, span.last);
+      const blocked = firstOverlap(ioas.blocked, at, span.last);
+      const hit = area === undefined || (blocked !== undefined && blocked.start < area.start) ? blocked : area;
+      if (hit === undefined || hit.start > at) consider(at, hit === undefined ? span.last : sub(hit.start, 1));
+      if (hit === undefined || hit.last >= span.last) break;
+      at = add(hit.last, 1);
+    }
+  }
+  return longest;
+}
+
 /** Puts an area into its IOAS. The range must be free. */
 export function insertArea(tx: Tx, ioasKey: number, area: Area): void {
   tx.openTable(tx.world.ioases, ioasKey, 'areas').set(area.start, area);

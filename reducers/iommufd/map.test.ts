@@ -11,6 +11,7 @@ import { type Answer, allSeen, Bench, decidedBy, struct } from './testing.js';
 
 const test = suite('iommufd map');
 const seen = new Set<string>();
+const said = new Map<string, string>();
 const BUFFER = 0x1000_0000;
 const APERTURE = 0x100_0000;
 const HUGE = 0xffff_ffff_ffff_f000n;
@@ -24,6 +25,7 @@ function bench(): { b: Bench; ioas: number } {
 
 function keep(b: Bench): void {
   for (const id of b.seen) seen.add(id);
+  for (const [rule, words] of b.said) said.set(rule, words);
 }
 
 test('MAP: the order of the checks', () => {
@@ -313,4 +315,13 @@ function copyOwners(owner: number[], at: number, to: number, size: number, fresh
 test('every rule that a caller can reach has a row', () => {
   seen.add('unmap.locked'); // hw-queue.test.ts
   allSeen(seen, [MAP_RULES, MAP_FILE_RULES, IOPT_RULES, PAGES_RULES]);
+});
+
+test('every rejection of a mapping says what it saw', () => {
+  const rules = [MAP_RULES, MAP_FILE_RULES, IOPT_RULES, PAGES_RULES].flat().filter(({ id }) => said.has(id));
+
+  assert.equal(
+    rules.filter(({ id }) => said.get(id) === '').map(({ id }) => id),
+    [],
+  );
 });

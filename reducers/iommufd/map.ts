@@ -1,5 +1,5 @@
 import { firstOverlap, rangeAt } from '../../core/interval.js';
-import { add, addOverflows, hex, lastOf, lengthOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
+import { add, addOverflows, lastOf, lengthOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import type { Tx } from '../tx.js';
 import { notifyUnmap } from './access.js';
@@ -150,7 +150,6 @@ function place(
   if (fixed) {
     const refused = checkIova(ioas, iova, length);
     if (refused !== undefined) {
-      lookAt(call, ioas, iova, length);
       if (refused.unknown !== '') call.unknown(refused.unknown);
       else if (call.fail(refused.errno, refused.rule)) return undefined;
       if (!succeeded(call)) return undefined;
@@ -172,16 +171,6 @@ function place(
   if (!call.succeed(rule)) return undefined;
   putSlices(call, ioas, slices, at, prot);
   return at;
-}
-
-/** Names what is in the way of a mapping, for the explanation of a divergence. */
-function lookAt(call: Call, ioas: Ioas, iova: U64, length: U64): void {
-  const last = lastOf(iova, length);
-  if (last === undefined) return;
-  const area = firstOverlap(ioas.areas, iova, last);
-  const blocked = firstOverlap(ioas.blocked, iova, last);
-  if (area !== undefined) call.looked(`area ${hex(area.start)}-${hex(area.last)} of event ${area.since}`);
-  else if (blocked !== undefined) call.looked(`reserved ${hex(blocked.start)}-${hex(blocked.last)}`);
 }
 
 function succeeded(call: Call): boolean {

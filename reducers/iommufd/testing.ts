@@ -60,6 +60,8 @@ export class Bench {
   world: World = emptyWorld();
   /** Rules that decided a call. */
   readonly seen: Set<string> = new Set();
+  /** The last rejection's particulars, by rule. */
+  readonly said: Map<string, string> = new Map();
   readonly #reducer = new Reducer(iommufdFamilies);
   #seq = 0;
 
@@ -119,6 +121,7 @@ export class Bench {
     const verdict = this.#reducer.reduce(tx, this.#numbered({ ...base, ret, errno }));
     this.world = tx.commit();
     if (asked.rule !== '') this.seen.add(asked.rule);
+    if (errno !== '') this.said.set(asked.rule, this.#reducer.call.stateRead);
     return this.#answer(verdict, bytes ?? new Uint8Array(0), arg);
   }
 

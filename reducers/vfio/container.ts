@@ -1,14 +1,16 @@
-import type { Call } from '../call.js';
-import type { FileFamily } from '../family.js';
-import type { Tx } from '../tx.js';
 import type { IoctlEvent } from '../../core/event.js';
+import type { Call } from '../call.js';
+import { explained } from '../explain.js';
+import type { FileFamily } from '../family.js';
+import { profileOf } from '../profile.js';
+import type { Tx } from '../tx.js';
 import { containerOf, hasEmulated, isNoIommu, newContainer, patchContainer } from './containers.js';
 import { iommuKey, NOIOMMU_KEY, smallFact, teach } from './facts.js';
 import { dropIfUnused, physicalGroups, setBackend } from './membership.js';
-import { profileOf } from '../profile.js';
-import { refuse, type Rule } from './rules.js';
+import { type Rule, refuse } from './rules.js';
 import type { Backend, VfioContainer } from './state.js';
 import { dirtyPages } from './type1/dirty.js';
+import { TYPE1_EXPLANATIONS } from './type1/explain.js';
 import { getInfo } from './type1/info.js';
 import { mapDma } from './type1/map.js';
 import { unmapDma } from './type1/unmap.js';
@@ -198,6 +200,7 @@ export const containerFamily: FileFamily = {
     return event.request === SET_IOMMU && backendOfNumber(Number(event.arg)) === 'spapr';
   },
   ioctl,
+  explain: (call) => explained(TYPE1_EXPLANATIONS, call),
   release(tx, file) {
     patchContainer(tx, file.object, { fileOpen: false });
     dropIfUnused(tx, file.object);

@@ -1,5 +1,6 @@
-import { OrderedMap } from '../../core/ordered-map.js';
 import type { Interval } from '../../core/interval.js';
+import { OrderedMap } from '../../core/ordered-map.js';
+import { U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import type { Tx } from '../tx.js';
 import type { VfioContainer, VfioGroup } from './state.js';
@@ -92,6 +93,12 @@ const SURELY_VALID = 2 ** 39 - 1;
 
 function overlapsMsi(start: number | bigint, last: number | bigint): boolean {
   return start <= MSI_LAST && last >= MSI_START;
+}
+
+/** The part of all address spaces that {@link rangeAnswer} finds invalid without a GET_INFO, and that the range touches. */
+export function reservedAnywhere(start: number | bigint, last: number | bigint): Interval {
+  if (overlapsMsi(start, last)) return { start: MSI_START, last: MSI_LAST };
+  return { start: SURELY_TOO_HIGH + 1n, last: U64_MAX };
 }
 
 /** `0x0-0xfedfffff, 0xfef00000-0x7fffffffff`. */

@@ -1,9 +1,9 @@
 import { overlapping, rangeAt } from '../../../core/interval.js';
-import { hex, lastOf, modPow2, sub, type U64 } from '../../../core/u64.js';
+import { lastOf, modPow2, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, patchContainer } from '../containers.js';
 import { takeStruct } from '../payload.js';
-import { refuse, refuseOverflow, type Rule } from '../rules.js';
+import { type Rule, refuse, refuseOverflow } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { DIRTY_GET_BITMAP, DIRTY_START, DIRTY_STOP } from '../uapi.js';
 import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
@@ -96,20 +96,15 @@ function getBitmap(call: Call, container: VfioContainer): void {
   if (!container.dirtyTracking && refuse(call, R.off)) return;
   const { mappings } = container;
   const first = rangeAt(mappings, iova);
-  if (first !== undefined && first.start !== iova && cut(call, first)) return;
+  if (first !== undefined && first.start !== iova && refuse(call, R.cuts)) return;
   const end = rangeAt(mappings, last);
-  if (end !== undefined && end.last !== last && cut(call, end)) return;
+  if (end !== undefined && end.last !== last && refuse(call, R.cuts)) return;
   if (container.unknownSince >= 0) {
     call.unknown(`mappings of the container unknown since event ${container.unknownSince}`);
     return;
   }
   if (!call.succeed('dirty-pages.get')) return;
   report(call, overlapping(mappings, iova, last), iova, page);
-}
-
-function cut(call: Call, mapping: DmaMapping): boolean {
-  call.looked(`mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`);
-  return refuse(call, R.cuts);
 }
 
 function report(call: Call, inside: readonly DmaMapping[], iova: U64, page: number): void {

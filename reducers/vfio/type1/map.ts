@@ -1,11 +1,11 @@
 import { firstOverlap } from '../../../core/interval.js';
 import { add, hex, lastOf, lengthOf, modPow2, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
-import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer, rangesText } from '../containers.js';
+import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer } from '../containers.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
-import { refuse, refuseOverflow, type Rule } from '../rules.js';
-import type { DmaMapping, VfioContainer } from '../state.js';
+import { type Rule, refuse, refuseOverflow } from '../rules.js';
+import type { VfioContainer } from '../state.js';
 import { MAP_READ, MAP_VADDR, MAP_WRITE } from '../uapi.js';
 import { MAP_PIN_RULE } from './pin-rule.js';
 import { PIN_STOPS, pinMapping, unpinMapping } from './pinning.js';
@@ -91,21 +91,15 @@ function unknownText(container: VfioContainer): string {
   return `mappings of the container unknown since event ${container.unknownSince}`;
 }
 
-function describe(mapping: DmaMapping): string {
-  return `mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`;
-}
-
 function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, vaddr: U64, access: number): void {
   const tx = call.tx;
   const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
   const hit = firstOverlap(mappings, iova, last);
   if (hit !== undefined) {
-    call.looked(describe(hit));
     if (refuse(call, R.overlap)) return;
   } else if (container.unknownSince >= 0) {
     call.unknown(unknownText(container));
   } else if (mappings.size >= container.entryLimit) {
-    call.looked(`${mappings.size} mappings, limit ${container.entryLimit}`);
     if (refuse(call, R.limit)) return;
   }
   if (!call.predicted && outsideRanges(call, container, iova, last)) return;
@@ -153,11 +147,7 @@ function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U6
       `IOVA ${hex(last)} needs more than 39 bits, and no GET_INFO shows the valid IOVA ranges of the container`,
     );
   }
-  const ranges = container.ranges;
-  call.looked(
-    ranges === null ? 'no GET_INFO recorded; window of the local APICs 0xfee00000-0xfeefffff' : rangesText(ranges),
-  );
-  if (ranges !== null || !isNatureOpen(call.tx, container)) return refuse(call, R.range);
+  if (container.ranges !== null || !isNatureOpen(call.tx, container)) return refuse(call, R.range);
   if (call.failUnlessLearned(R.range.errno, R.range.id)) return true;
   learnEmulated(call, container);
   return false;
@@ -180,7 +170,6 @@ function updateVaddr(call: Call, container: VfioContainer, iova: U64, last: U64,
     refuse(call, R.vaddrMissing);
     return;
   }
-  call.looked(describe(hit));
   const fits = hit.vaddrInvalid && hit.start === iova && hit.last === last;
   if (!fits && refuse(call, R.vaddrMismatch)) return;
   if (!call.succeed('map-dma.vaddr-ok')) return;

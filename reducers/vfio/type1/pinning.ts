@@ -1,5 +1,5 @@
 import { rangeAt } from '../../../core/interval.js';
-import { hex, add, lengthOf, sub, type U64 } from '../../../core/u64.js';
+import { add, hex, lengthOf, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { probePin } from '../../memory/pin.js';
 import { pinAdd, pinRemove } from '../../memory/pins.js';
@@ -39,14 +39,13 @@ export function pinMapping(
   if (answer.kind === 'unknown') {
     if (!call.unknown(`${answer.why} (${hex(answer.at)})`)) return PIN_STOPS;
   } else if (answer.kind === 'fault') {
-    call.looked(`${hex(answer.at)}: ${answer.why}`);
     if (isNatureOpen(call.tx, container)) {
       if (call.failUnlessLearned(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return PIN_STOPS;
       learnEmulated(call, container);
       return 0;
     }
     if (call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return PIN_STOPS;
-  } else if (deviceAsleep(call, space, vaddr, last) && call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) {
+  } else if (sleepingDevice(call, space, vaddr, last) !== undefined && call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) {
     return PIN_STOPS;
   }
   return pinAdd(call.tx, space, {
@@ -63,19 +62,22 @@ export function unpinMapping(call: Call, pin: number): void {
   if (pin !== 0) pinRemove(call.tx, call.process.space, pin, call.event.seq);
 }
 
-/** Whether an end of the range lies in a BAR of a device that does not decode memory now. */
-function deviceAsleep(call: Call, spaceId: number, start: U64, last: U64): boolean {
+/** The end of the range that lies in a BAR of a device that does not decode memory now. */
+export function sleepingDevice(
+  call: Call,
+  spaceId: number,
+  start: U64,
+  last: U64,
+): { readonly at: U64; readonly device: string } | undefined {
   const vmas = call.tx.world.spaces.get(spaceId)?.vmas;
-  if (vmas === undefined || !someMemoryOff(call)) return false;
+  if (vmas === undefined || !someMemoryOff(call)) return undefined;
   for (const at of [start, last]) {
     const vma = rangeAt(vmas, at);
     if (vma === undefined || (vma.traits & VMA_PFNMAP) === 0) continue;
     const key = call.tx.world.files.get(vma.file)?.objectKey ?? '';
-    if (!isMemoryOff(call.tx.world.devices.get(key))) continue;
-    call.looked(`${hex(at)}: a BAR of ${key}, whose command register has memory decoding off`);
-    return true;
+    if (isMemoryOff(call.tx.world.devices.get(key))) return { at, device: key };
   }
-  return false;
+  return undefined;
 }
 
 const COMMAND_MEMORY = 2;

@@ -1,11 +1,11 @@
-import { overlapping, rangeAt } from '../../../core/interval.js';
-import { add, hex, lastOf, lengthOf, modPow2, U64_MAX, type U64 } from '../../../core/u64.js';
 import type { Bytes } from '../../../core/bytes.js';
+import { overlapping, rangeAt } from '../../../core/interval.js';
+import { add, lastOf, lengthOf, modPow2, type U64, U64_MAX } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, hasEmulated, markMappingsUnknown, patchContainer } from '../containers.js';
 import { unpin } from '../membership.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
-import { refuse, refuseOverflow, type Rule } from '../rules.js';
+import { type Rule, refuse, refuseOverflow } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { UNMAP_ALL, UNMAP_GET_DIRTY_BITMAP, UNMAP_VADDR } from '../uapi.js';
 import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
@@ -120,9 +120,9 @@ function removeRange(call: Call, container: VfioContainer, flags: number, iova: 
   const whole = exact !== undefined && exact.last === last ? exact : undefined;
   if (whole === undefined && !v1 && (flags & UNMAP_ALL) === 0) {
     const first = rangeAt(mappings, iova);
-    if (first !== undefined && first.start !== iova && cut(call, first, R.cutsFirst)) return;
+    if (first !== undefined && first.start !== iova && refuse(call, R.cutsFirst)) return;
     const end = rangeAt(mappings, last);
-    if (end !== undefined && end.last !== last && cut(call, end, R.cutsLast)) return;
+    if (end !== undefined && end.last !== last && refuse(call, R.cutsLast)) return;
   }
   if (container.unknownSince >= 0) {
     forgetRange(call, container, flags, iova, last);
@@ -137,11 +137,6 @@ function removeRange(call: Call, container: VfioContainer, flags: number, iova: 
   if (!call.succeed('unmap-dma.ok')) return;
   outSize(call, inside);
   for (const mapping of inside) drop(call, container, mapping);
-}
-
-function cut(call: Call, mapping: DmaMapping, rule: Rule): boolean {
-  call.looked(`mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`);
-  return refuse(call, rule);
 }
 
 /** Mappings that the request removes; v1 stops at one that begins before the range. */

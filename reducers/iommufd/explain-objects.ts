@@ -1,0 +1,81 @@
+import type { Call } from '../call.js';
+import { listText } from '../explain.js';
+import { objectOf, typedObject } from './context.js';
+import type { IommufdContext, IommuObject, ObjectType } from './state.js';
+
+/** Objects of a context in words, and what uses one. */
+
+const NAMES: Readonly<Record<ObjectType, string>> = {
+  ioas: 'IOAS',
+  'hwpt-paging': 'HWPT',
+  'hwpt-nested': 'nested HWPT',
+  device: 'device',
+  access: 'access',
+  selftest: 'test device',
+  fault: 'fault queue',
+  veventq: 'event queue',
+  viommu: 'vIOMMU',
+  vdevice: 'vDEVICE',
+  'hw-queue': 'HW queue',
+};
+
+/** `HWPT 4 of event 12`. */
+function namedText(object: IommuObject): string {
+  return `${NAMES[object.type]} ${object.id} of event ${object.since}`;
+}
+
+/** `ioas_id 7 is no object; the context has IOAS 1, 2`. */
+export function objectText(call: Call, field: string, id: number, wanted: string): string {
+  const object = objectOf(call.tx, call.file.object, id);
+  const is = object === undefined ? 'is no object' : `is a ${NAMES[object.type]} of event ${object.since}`;
+  const others: string[] = [];
+  for (const other of call.tx.world.iommufds.get(call.file.object)?.objects.values() ?? [])
+    if (NAMES[other.type] === wanted) others.push(String(other.id));
+  const there = others.length === 0 ? `no ${wanted}` : `${wanted} ${listText(others, 8)}`;
+  return `${field} ${id} ${is}; the context has ${there}`;
+}
+
+/** Who uses the object that DESTROY names. */
+export function destroyBusyText(call: Call): string {
+  const context = call.tx.world.iommufds.get(call.file.object);
+  const object = objectOf(call.tx, call.file.object, call.struct.u32(4));
+  if (context === undefined || object === undefined) return '';
+  const users = [...usersOf(call, context, object)];
+  return `${namedText(object)}${users.length === 0 ? '' : ` is used by ${listText(users)}`}`;
+}
+
+function* usersOf(call: Call, context: IommufdContext, object: IommuObject): Generator<string> {
+  if (object.type === 'device' || object.type === 'access') yield 'the driver that it is bound to';
+  if (object.type === 'fault' || object.type === 'veventq') yield 'its open file';
+  for (const attachment of context.attachments.values())
+    if (attachment.hwpt === object.id)
+      for (const id of attachment.devices) {
+        const device = objectOf(call.tx, context.id, id);
+        if (device !== undefined) yield namedText(device);
+      }
+  for (const other of context.objects.values()) if (refersTo(call, context, other, object)) yield namedText(other);
+}
+
+/** Whether one object holds another. */
+function refersTo(call: Call, context: IommufdContext, other: IommuObject, object: IommuObject): boolean {
+  switch (other.type) {
+    case 'hwpt-paging':
+      return other.ioas === object.id || other.fault === object.id;
+    case 'hwpt-nested':
+      return other.parent === object.id || other.viommu === object.id || other.fault === object.id;
+    case 'access':
+      return other.ioas === object.id;
+    case 'viommu':
+      return other.hwpt === object.id;
+    case 'vdevice':
+      return other.viommu === object.id || other.device === object.id;
+    case 'veventq':
+      return other.viommu === object.id;
+    case 'hw-queue':
+      return other.viommu === object.id || other.previous === object.id;
+    case 'selftest':
+      return other.device === object.id && typedObject(call.tx, context.id, object.id, 'device') !== undefined;
+    default:
+      return false;
+  }
+}

@@ -1,0 +1,366 @@
+import { firstOverlap, type Interval, overlaps, rangeAt } from '../../core/interval.js';
+import { add, hex, lastOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
+import type { Call } from '../call.js';
+import {
+  type Explanations,
+  fieldsText,
+  fieldText,
+  listText,
+  rangeText,
+  spanText,
+  unevenText,
+  unknownBitsText,
+  unpinnableText,
+} from '../explain.js';
+import type { OpenFile } from '../files/state.js';
+import { typedObject } from './context.js';
+import { smallestPage } from './domain.js';
+import { destroyBusyText, objectText } from './explain-objects.js';
+import { longestFree, PAGE } from './iopt.js';
+import { byteAt } from './pages.js';
+import { type DmaRequest, dmaRequest } from './request.js';
+import type { Area, Ioas, IommufdContext } from './state.js';
+
+/**
+ * Why MAP, MAP_FILE, COPY, UNMAP and their VFIO forms fail on /dev/iommu: the particulars of each rule of map.ts, map-file.ts,
+ * iopt.ts, pages.ts and compat.ts. A call that fails leaves the IOAS as it was (an UNMAP may have taken areas
+ * before the one that stopped it), so the state is asked as it is.
+ */
+export const IOMMUFD_EXPLANATIONS: Explanations = {
+  'common.size': (call) => fieldText(call, 0, 'size'),
+  'common.tail': (call) => fieldText(call, 0, 'size'),
+  'common.fault': (call) => `the argument is ${hex(call.arg)}`,
+  'compat.no-ioas': noCompatIoas,
+  'compat-map.argsz': (call) => `${fieldText(call, 0, 'argsz')}, ${fieldText(call, 4, 'flags')}`,
+  'compat-unmap.argsz': (call) => `${fieldText(call, 0, 'argsz')}, ${fieldText(call, 4, 'flags')}`,
+  'compat-unmap.all': withRequest(({ iova, length }) => fieldsText({ iova, size: length })),
+  'compat-unmap.cut-alignment': cut,
+  'compat-unmap.cut-access': cut,
+  'compat-unmap.cut-dma-buf': cut,
+  'destroy.object': (call) => fieldText(call, 4, 'id'),
+  'destroy.busy': destroyBusyText,
+  'map.flags': (call) =>
+    (call.struct.u32(4) & ~7) !== 0
+      ? unknownBitsText(call.struct.u32(4), 7)
+      : `the reserved field is ${hex(call.struct.u32(12))}`,
+  'map.overflow': withRequest(({ iova, length }) => fieldsText({ iova, length })),
+  'map.no-access': (call) => `flags ${hex(call.struct.u32(4))}`,
+  'map.ioas': noIoas,
+  'map.memory-overflow': withRequest(({ address, length }) => fieldsText({ address, length })),
+  'map.memory-length': withRequest(({ length }) => `length ${hex(length)}`),
+  'map.write': readOnlySource,
+  'map.page-offset': withRequest(({ address, from }, call, ioas) =>
+    unevenText({ address: modPow2(from ?? address, PAGE) }, ioas?.alignment ?? 1, alignedBy(call, ioas)),
+  ),
+  'map-file.length': withRequest(({ address, length }) => fieldsText({ start: address, length })),
+  'map-file.overflow': withRequest(({ address, length }) => fieldsText({ start: address, length })),
+  'map-file.fd': (call) => `fd ${call.struct.s32(12)}`,
+  'map-file.dma-buf-size': beyondFile,
+  'map-file.dma-buf-revoked': (call) => fileText(call, call.struct.s32(12)),
+  'copy.source': (call) => objectText(call, 'src_ioas_id', call.struct.u32(12), 'IOAS'),
+  'copy.length': withRequest(({ from }) => `src_iova ${hex(from ?? 0)}`),
+  'copy.source-overflow': withRequest(({ from, length }) => fieldsText({ src_iova: from ?? 0, length })),
+  'copy.source-gap': sourceGap,
+  'iova.length': withRequest(({ length }, call, ioas) =>
+    length === 0 ? 'length 0' : unevenText({ length }, ioas?.alignment ?? 1, alignedBy(call, ioas)),
+  ),
+  'iova.choose-overflow': withRequest(({ length }) => `length ${hex(length)}`),
+  'iova.choose-alignment': withRequest(({ address }, call, ioas) =>
+    unevenText({ address }, ioas?.alignment ?? 1, alignedBy(call, ioas)),
+  ),
+  'iova.no-space': noSpace,
+  'iova.aligned': withRequest(({ iova }, call, ioas) =>
+    unevenText({ iova }, ioas?.alignment ?? 1, alignedBy(call, ioas)),
+  ),
+  'iova.overflow': withRequest(({ iova, length }) => fieldsText({ iova, length })),
+  'iova.reserved': reserved,
+  'iova.exists': exists,
+  'pages.fault': (call) => cannotPin(call) || cannotFill(call),
+  'pages.file-kind': withRequest(({ fd }, call) => fileText(call, fd)),
+  'pages.file-size': beyondFile,
+  'pages.rights': withRequest(({ iova, length }) => `${spanText(iova, length)} is neither readable nor writable`),
+  'reserve.in-use': inUse,
+  'alignment.in-use': inUse,
+  'unmap.ioas': noIoas,
+  'unmap.overflow': withRequest(({ iova, length }) => fieldsText({ iova, length })),
+  'unmap.length': withRequest(({ iova }) => `iova ${hex(iova)}`),
+  'unmap.locked': inTheWay((area) => `${areaText(area)} holds the memory of a HW queue`),
+  'unmap.part': inTheWay(
+    (area, { iova, length }) => `${spanText(iova, length)} cuts ${areaText(area)}, which goes as a whole or not at all`,
+  ),
+  'unmap.none': nothingThere,
+};
+
+function withRequest(
+  words: (request: DmaRequest, call: Call, ioas: Ioas | undefined) => string,
+): (call: Call) => string {
+  return (call) => {
+    const request = dmaRequest(call);
+    return request === undefined ? '' : words(request, call, ioasOf(call, request.ioas));
+  };
+}
+
+function contextOfCall(call: Call): IommufdContext | undefined {
+  return call.tx.world.iommufds.get(call.file.object);
+}
+
+function ioasOf(call: Call, id: number): Ioas | undefined {
+  const object = typedObject(call.tx, call.file.object, id, 'ioas');
+  return object === undefined ? undefined : call.tx.world.ioases.get(object.ioas);
+}
+
+function areaText(area: Area): string {
+  return `area ${rangeText(area.start, area.last)} of event ${area.since}`;
+}
+
+function noIoas(call: Call): string {
+  const request = dmaRequest(call);
+  const field = call.name === 'IOMMU_IOAS_COPY' ? 'dst_ioas_id' : 'ioas_id';
+  return request === undefined ? '' : objectText(call, field, request.ioas, 'IOAS');
+}
+
+function noCompatIoas(call: Call): string {
+  const ids = listText(
+    [...(contextOfCall(call)?.objects.values() ?? [])].filter(({ type }) => type === 'ioas').map(({ id }) => `${id}`),
+  );
+  const has = ids === '' ? 'the context has no IOAS' : `the context has IOAS ${ids}, which VFIO_IOAS did not choose`;
+  return `${has}, and no VFIO group has joined it`;
+}
+
+/** What asks for the alignment, where it is more than a byte. */
+function alignedBy(call: Call, ioas: Ioas | undefined): string {
+  if (ioas === undefined || ioas.alignment === 1) return '';
+  const who: string[] = [];
+  for (const id of ioas.hwpts) {
+    const hwpt = typedObject(call.tx, ioas.context, id, 'hwpt-paging');
+    if (hwpt !== undefined && smallestPage(hwpt.domain) === ioas.alignment)
+      who.push(`HWPT ${id} of event ${hwpt.since}`);
+  }
+  for (const id of ioas.accesses) {
+    const access = typedObject(call.tx, ioas.context, id, 'access');
+    if (access?.alignment === ioas.alignment) who.push(`access ${id} of event ${access.since}`);
+  }
+  if (ioas.noLargePages) who.push('option HUGE_PAGES 0');
+  return who.length === 0 ? '' : ` by ${listText(who, 2)}`;
+}
+
+// ---- what is in the way -------------------------------------------------------------------------------------
+
+function reserved(call: Call): string {
+  const request = dmaRequest(call);
+  const ioas = request === undefined ? undefined : ioasOf(call, request.ioas);
+  const last = request === undefined ? undefined : lastOf(request.iova, request.length);
+  if (request === undefined || ioas === undefined || last === undefined) return '';
+  const owners = new Map<string, string[]>();
+  for (const range of ioas.reserved.values()) {
+    if (!overlaps(range, request.iova, last)) continue;
+    const text = rangeText(range.start, range.last);
+    owners.set(text, [...(owners.get(text) ?? []), ownerText(call, ioas, range.owner)]);
+  }
+  const all = [...owners].map(([range, of]) => `${range} (${listText(of, 2)})`);
+  return `${rangeText(request.iova, last)} touches ${listText(all, 3)}`;
+}
+
+/** Who reserved a range, by its owner's key (`Reserved.owner`). */
+function ownerText(call: Call, ioas: Ioas, owner: string): string {
+  const at = owner.indexOf(':');
+  const [what, key] = [owner.slice(0, at), owner.slice(at + 1)];
+  switch (what) {
+    case 'hwpt': {
+      const hwpt = typedObject(call.tx, ioas.context, Number(key), 'hwpt-paging');
+      const since = hwpt === undefined ? '' : ` of event ${hwpt.since}`;
+      return `outside the aperture of HWPT ${key}${since}`;
+    }
+    case 'device':
+      return `by the IOMMU of device ${key}${toldBy(call, key)}`;
+    default:
+      return `by IOMMU_TEST_OP_ADD_RESERVED of event ${key}`;
+  }
+}
+
+function toldBy(call: Call, device: string): string {
+  const fact = call.tx.world.facts.get(`iommu/${device}/ranges`);
+  return fact === undefined ? '' : `, as event ${fact.since} told`;
+}
+
+function exists(call: Call): string {
+  const request = dmaRequest(call);
+  const ioas = request === undefined ? undefined : ioasOf(call, request.ioas);
+  const last = request === undefined ? undefined : lastOf(request.iova, request.length);
+  const area =
+    ioas === undefined || request === undefined || last === undefined
+      ? undefined
+      : firstOverlap(ioas.areas, request.iova, last);
+  if (request === undefined || area === undefined || last === undefined) return '';
+  const same = area.start === request.iova && area.last === last;
+  return `${rangeText(request.iova, last)} ${same ? 'is' : 'overlaps'} ${areaText(area)}`;
+}
+
+/** Words about the first area that an UNMAP stops at. */
+function inTheWay(words: (area: Area, request: DmaRequest) => string): (call: Call) => string {
+  return withRequest((request, _call, ioas) => {
+    const last = request.length === U64_MAX ? U64_MAX : lastOf(request.iova, request.length);
+    const area = ioas === undefined || last === undefined ? undefined : firstStop(ioas, request.iova, last);
+    return area === undefined ? '' : words(area, request);
+  });
+}
+
+function firstStop(ioas: Ioas, start: U64, last: U64): Area | undefined {
+  let at: U64 = start;
+  for (;;) {
+    const area = firstOverlap(ioas.areas, at, last);
+    if (area === undefined || area.locks > 0 || area.start < at || area.last > last) return area;
+    if (area.last >= last) return undefined;
+    at = add(area.last, 1);
+  }
+}
+
+function cut(call: Call): string {
+  const request = dmaRequest(call);
+  const ioas = request === undefined ? undefined : ioasOf(call, request.ioas);
+  if (request === undefined || ioas === undefined) return '';
+  const last = sub(add(request.iova, request.length), 1);
+  const end = rangeAt(ioas.areas, last);
+  const area = end !== undefined && end.last !== last ? end : rangeAt(ioas.areas, request.iova);
+  return area === undefined ? '' : `${spanText(request.iova, request.length)} cuts ${areaText(area)}`;
+}
+
+/** The neighbours of a range that is not mapped: often a size or an offset is wrong. */
+function nothingThere(call: Call): string {
+  const request = dmaRequest(call);
+  const ioas = request === undefined ? undefined : ioasOf(call, request.ioas);
+  if (request === undefined || ioas === undefined) return '';
+  return `${spanText(request.iova, request.length)} is not mapped in IOAS ${request.ioas}; ${neighbours(ioas, request.iova)}`;
+}
+
+function neighbours(ioas: Ioas, iova: U64): string {
+  if (ioas.areas.size === 0) return 'the IOAS is empty';
+  const below = ioas.areas.floor(iova);
+  const above = ioas.areas.higher(iova);
+  const near = [below, above].filter((area) => area !== undefined).map(areaText);
+  return `next to it ${near.length > 1 ? 'are' : 'is'} ${near.join(' and ')}`;
+}
+
+function sourceGap(call: Call): string {
+  const request = dmaRequest(call);
+  const source = ioasOf(call, call.struct.u32(12));
+  const from = request?.from;
+  const last = request === undefined || from === undefined ? undefined : lastOf(from, request.length);
+  if (source === undefined || from === undefined || last === undefined) return '';
+  let at: U64 = from;
+  for (let area = rangeAt(source.areas, at); area !== undefined && area.last < last; area = rangeAt(source.areas, at))
+    at = add(area.last, 1);
+  return `${hex(at)} of ${rangeText(from, last)} is not mapped in IOAS ${source.objectId}; ${neighbours(source, at)}`;
+}
+
+function noSpace(call: Call): string {
+  const request = dmaRequest(call);
+  const ioas = request === undefined ? undefined : ioasOf(call, request.ioas);
+  if (request === undefined || ioas === undefined) return '';
+  const longest = longestFree(ioas);
+  const free =
+    longest === undefined ? 'nothing is free' : `the longest free range is ${rangeText(longest.start, longest.last)}`;
+  const parts = [`length ${hex(request.length)}; ${free} of IOAS ${request.ioas}`];
+  if (ioas.allowed.size > 0) parts.push(`allowed are ${rangesText(ioas.allowed.values())}`);
+  if (ioas.blocked.size > 0) parts.push(`reserved are ${rangesText(ioas.blocked.values())}`);
+  return parts.join('; ');
+}
+
+function rangesText(ranges: Iterable<Interval>): string {
+  return listText(
+    [...ranges].map(({ start, last }) => rangeText(start, last)),
+    3,
+  );
+}
+
+// ---- memory -------------------------------------------------------------------------------------------------
+
+/** The address that cannot be pinned: of the caller's memory for MAP, of the source's for COPY. */
+function cannotPin(call: Call): string {
+  const request = dmaRequest(call);
+  if (request === undefined) return '';
+  if (request.from === undefined) {
+    const { space } = call.process;
+    return unpinnableText(call.tx, space, request.address, request.length, pinning((request.prot & 2) !== 0));
+  }
+  const source = ioasOf(call, call.struct.u32(12));
+  const last = lastOf(request.from, request.length);
+  if (source === undefined || last === undefined) return '';
+  for (let at: U64 = request.from; ; ) {
+    const area = rangeAt(source.areas, at);
+    if (area === undefined) return '';
+    const end = min(area.last, last);
+    const text = unpinnableArea(call, area, at, end);
+    if (text !== '' || end >= last) return text;
+    at = add(end, 1);
+  }
+}
+
+function unpinnableArea(call: Call, area: Area, start: U64, last: U64): string {
+  const { pages } = area;
+  if (pages.kind !== 'user') return '';
+  const address = add(pages.base, byteAt(area, start));
+  const text = unpinnableText(call.tx, pages.space, address, add(sub(last, start), 1), pinning(pages.writable));
+  return text === '' ? '' : `${text}, which ${areaText(area)} shows`;
+}
+
+function pinning(write: boolean) {
+  return { write, longterm: true, pfnmapOk: false };
+}
+
+/** The IOAS that a new domain would be part of. */
+function attachedIoas(call: Call): Ioas | undefined {
+  const at = call.name === 'IOMMU_TEST_CMD' ? 8 : call.name === 'IOMMU_HWPT_ALLOC' ? 12 : -1;
+  return at >= 0 && call.struct.has(at, 4) ? ioasOf(call, call.struct.u32(at)) : undefined;
+}
+
+/** The first area of the IOAS that a domain cannot take in. */
+function cannotFill(call: Call): string {
+  for (const area of attachedIoas(call)?.areas.values() ?? []) {
+    const text = unpinnableArea(call, area, area.start, area.last);
+    if (text !== '') return text;
+  }
+  return '';
+}
+
+function inUse(call: Call): string {
+  const ioas = attachedIoas(call);
+  if (ioas === undefined) return '';
+  const parts: string[] = [];
+  if (ioas.areas.size > 0) parts.push(listText([...ioas.areas.values()].map(areaText), 3));
+  if (ioas.allowed.size > 0) parts.push(`allowed ${rangesText(ioas.allowed.values())}`);
+  return `IOAS ${ioas.objectId} has ${parts.join('; ')}`;
+}
+
+function readOnlySource(call: Call): string {
+  const request = dmaRequest(call);
+  const source = ioasOf(call, call.struct.u32(12));
+  const from = request?.from;
+  const last = request === undefined || from === undefined ? undefined : lastOf(from, request.length);
+  if (source === undefined || from === undefined || last === undefined) return '';
+  for (let at: U64 = from; at <= last; ) {
+    const area = rangeAt(source.areas, at);
+    if (area === undefined) return '';
+    if (!area.pages.writable) return areaText(area);
+    at = add(area.last, 1);
+  }
+  return '';
+}
+
+function fileOf(call: Call, fd: number): OpenFile | undefined {
+  const entry = call.tx.world.fdTables.get(call.process.fdTable)?.fds.get(fd);
+  return entry === undefined ? undefined : call.tx.world.files.get(entry.file);
+}
+
+function fileText(call: Call, fd: number): string {
+  const path = fileOf(call, fd)?.path ?? '';
+  return `fd ${fd}${path === '' ? '' : ` (${path})`}`;
+}
+
+function beyondFile(call: Call): string {
+  const request = dmaRequest(call);
+  if (request === undefined) return '';
+  const size = fileOf(call, request.fd)?.sizeBytes ?? null;
+  const range = spanText(request.address, request.length);
+  return `bytes ${range} of ${fileText(call, request.fd)}${size === null ? '' : `, which has ${hex(size)} bytes`}`;
+}
