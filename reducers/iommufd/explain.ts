@@ -2,6 +2,7 @@ import { firstOverlap, type Interval, overlaps, rangeAt } from '../../core/inter
 import { add, hex, lastOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import {
+  bitsOf,
   type Explanations,
   fieldsText,
   fieldText,
@@ -168,18 +169,20 @@ function ownerText(call: Call, ioas: Ioas, owner: string): string {
   switch (what) {
     case 'hwpt': {
       const hwpt = typedObject(call.tx, ioas.context, Number(key), 'hwpt-paging');
-      const since = hwpt === undefined ? '' : ` of event ${hwpt.since}`;
-      return `outside the aperture of HWPT ${key}${since}`;
+      if (hwpt === undefined) return `outside the aperture of HWPT ${key}`;
+      const { aperture, owner: device } = hwpt.domain;
+      const bits = aperture === null ? '' : ` of ${bitsOf(aperture.last)} bits`;
+      return `outside the aperture${bits} of HWPT ${key} of event ${hwpt.since}${toldBy(call, `iommu/${device}/aperture`)}`;
     }
     case 'device':
-      return `by the IOMMU of device ${key}${toldBy(call, key)}`;
+      return `by device ${key}${toldBy(call, `iommu/${key}/reserved`)}`;
     default:
       return `by IOMMU_TEST_OP_ADD_RESERVED of event ${key}`;
   }
 }
 
-function toldBy(call: Call, device: string): string {
-  const fact = call.tx.world.facts.get(`iommu/${device}/ranges`);
+function toldBy(call: Call, key: string): string {
+  const fact = call.tx.world.facts.get(key);
   return fact === undefined ? '' : `, as event ${fact.since} told`;
 }
 

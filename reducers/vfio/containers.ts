@@ -1,6 +1,5 @@
 import type { Interval } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
-import { U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import type { Tx } from '../tx.js';
 import type { VfioContainer, VfioGroup } from './state.js';
@@ -87,18 +86,12 @@ export function rangeAnswer(container: VfioContainer, start: number | bigint, la
   return last <= SURELY_VALID ? 'valid' : 'unknown';
 }
 
-const MSI_START = 0xfee0_0000;
-const MSI_LAST = 0xfeef_ffff;
+/** Where x86 devices send their interrupts (the window of the local APICs): no memory for DMA, on any machine. */
+export const MSI_WINDOW: Interval = Object.freeze({ start: 0xfee0_0000, last: 0xfeef_ffff });
 const SURELY_VALID = 2 ** 39 - 1;
 
 function overlapsMsi(start: number | bigint, last: number | bigint): boolean {
-  return start <= MSI_LAST && last >= MSI_START;
-}
-
-/** The part of all address spaces that {@link rangeAnswer} finds invalid without a GET_INFO, and that the range touches. */
-export function reservedAnywhere(start: number | bigint, last: number | bigint): Interval {
-  if (overlapsMsi(start, last)) return { start: MSI_START, last: MSI_LAST };
-  return { start: SURELY_TOO_HIGH + 1n, last: U64_MAX };
+  return start <= MSI_WINDOW.last && last >= MSI_WINDOW.start;
 }
 
 /** `0x0-0xfedfffff, 0xfef00000-0x7fffffffff`. */

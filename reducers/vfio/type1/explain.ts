@@ -12,7 +12,7 @@ import {
   unknownBitsText,
   unpinnableText,
 } from '../../explain.js';
-import { containerOf, rangesText, reservedAnywhere } from '../containers.js';
+import { containerOf, MSI_WINDOW, rangesText } from '../containers.js';
 import { iommuKey } from '../facts.js';
 import { physicalGroups } from '../membership.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
@@ -145,12 +145,8 @@ function outsideRanges(call: Call): string {
   const [iova, last] = [mapIova(call), lastOf(mapIova(call), mapSize(call))];
   if (last === undefined) return '';
   const mine = rangeText(iova, last);
-  if (container.ranges === null) {
-    const { start, last: end } = reservedAnywhere(iova, last);
-    return end === U64_MAX
-      ? `${mine} needs ${bitsOf(last)} bits, more than any IOMMU has`
-      : `${mine} touches ${rangeText(start, end)}, where x86 devices send their interrupts (MSI)`;
-  }
+  if (container.ranges === null)
+    return `${mine} touches ${rangeText(MSI_WINDOW.start, MSI_WINDOW.last)}, where x86 devices send their interrupts (MSI)`;
   return `${mine} ${leaving(container, iova, last)}; valid are ${rangesText(container.ranges)}${toldBy(call, container)}`;
 }
 
