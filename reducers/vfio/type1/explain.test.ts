@@ -47,7 +47,7 @@ test('MAP: what of the range no device can reach, and who said so', () => {
   const msi = '0xfee00000-0xfeefffff, where x86 devices send their interrupts (MSI)';
   assert.is(map(lab, 'EINVAL', 0xfedf_f000, 0x2000), `0xfedff000-0xfee00fff touches ${msi}`);
   told(lab, 100);
-  const ranges = 'valid are 0x0-0xfedfffff, 0xfef00000-0x7fffffffff for /dev/vfio/7, as GET_INFO of event 9 told';
+  const ranges = 'valid are 0x0-0xfedfffff, 0xfef00000-0x7fffffffff for /dev/vfio/7, as GET_INFO of event 8 told';
   assert.is(
     map(lab, 'EINVAL', 0xfedf_f000, 0x2000),
     `0xfedff000-0xfee00fff touches 0xfee00000-0xfeefffff, which is reserved; ${ranges}`,
