@@ -1,13 +1,13 @@
+import type { Bytes } from '../core/bytes.js';
 import { OrderedMap } from '../core/ordered-map.js';
 import type { U64 } from '../core/u64.js';
-import type { Bytes } from '../core/bytes.js';
 import type { FdTable, OpenFile, Process } from './files/state.js';
+import type { Deferred, Mirror } from './hmm/state.js';
+import type { GapTree } from './iommufd/gaps.js';
+import type { Ioas, IommufdContext, SharedPages, TestDmaBuf } from './iommufd/state.js';
 import type { PageTable } from './memory/pagetable.js';
 import type { AddressSpace } from './memory/state.js';
-import type { GapTree } from './iommufd/gaps.js';
-import type { Ioas, IommufdContext, TestDmaBuf } from './iommufd/state.js';
 import type { MigrationFile, VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
-import type { Deferred, Mirror } from './hmm/state.js';
 
 /** Something the recording taught about the machine; the same question must get the same answer again. */
 export interface Fact {
@@ -37,6 +37,8 @@ export interface World {
   readonly ioases: OrderedMap<number, Ioas>;
   /** Index of the free IOVA ranges of an IOAS; only where the kernel was asked to choose an IOVA. */
   readonly ioasGaps: OrderedMap<number, GapTree>;
+  /** Who holds the pages of memory that several areas show or accesses pin, by the id of the memory. */
+  readonly sharedPages: OrderedMap<number, SharedPages>;
   /** The kernel's test dma-bufs, by open file id. */
   readonly dmaBufs: OrderedMap<number, TestDmaBuf>;
   readonly containers: OrderedMap<number, VfioContainer>;
@@ -68,6 +70,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'iommufds',
   'ioases',
   'ioasGaps',
+  'sharedPages',
   'dmaBufs',
   'containers',
   'groups',

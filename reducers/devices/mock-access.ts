@@ -16,7 +16,7 @@ import { nthAreaIova, PAGE } from '../iommufd/iopt.js';
 import type { Rule } from '../iommufd/rules.js';
 import type { AccessObject } from '../iommufd/state.js';
 import { probeBuffer } from '../iommufd/user-buffer.js';
-import { sameMemory } from './mock-check.js';
+import { sameMemory } from './mock-compare.js';
 
 /**
  * Accesses of the self-tests (drivers/iommu/iommufd/selftest.c): an in-kernel user of an IOAS behind an fd, which the
@@ -121,7 +121,7 @@ export function accessPages(call: Call): void {
   if (last === undefined) return;
   if (compareWith !== 0 && refused === undefined && differs(call, found, iova, last)) return;
   if (call.succeed('access-pages.ok'))
-    call.out32(20, addItem(call.tx, contextId, access, iova, last), 'out_access_pages_id');
+    call.out32(20, addItem(call.tx, contextId, access, iova, last, call.event.seq), 'out_access_pages_id');
 }
 
 /** Predicts a failure where the pinned pages are not those at the given address; true when the call fails. */

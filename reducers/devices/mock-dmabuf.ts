@@ -16,6 +16,7 @@ export const DMABUF_RULES: readonly Rule[] = [
   { id: 'dmabuf-get.ok', errno: '', text: 'a dma-buf is made; the call returns its fd' },
   { id: 'dmabuf-revoke.fd', errno: 'EBADF', text: 'the fd is not open' },
   { id: 'dmabuf-revoke.kind', errno: 'EINVAL', text: 'the fd is no dma-buf' },
+  { id: 'dmabuf-revoke.driver', errno: 'EOPNOTSUPP', text: "the dma-buf is not one of the self-tests'" },
   { id: 'dmabuf-revoke.ok', errno: '', text: 'the dma-buf is revoked or valid again' },
 ];
 
@@ -58,10 +59,7 @@ export function dmabufGet(call: Call): void {
     },
     call.event,
   );
-  call.tx.world.dmaBufs.set(
-    file.id,
-    Object.freeze({ id: file.id, lengthBytes: Number(lengthBytes), revoked: false, revokedPagesBefore: 0 }),
-  );
+  call.tx.world.dmaBufs.set(file.id, Object.freeze({ id: file.id, lengthBytes: Number(lengthBytes), revoked: false }));
 }
 
 /** IOMMU_TEST_OP_DMABUF_REVOKE: fd at 16, on or off at 20. */
@@ -77,19 +75,11 @@ export function dmabufRevoke(call: Call): void {
   }
   const buffer = call.tx.world.dmaBufs.get(file.id);
   if (buffer === undefined) {
-    if (file.kind === 'dma-buf') call.unknown('not modelled: dma-bufs of other drivers');
+    if (file.kind === 'dma-buf' && file.complete) call.fail('EOPNOTSUPP', 'dmabuf-revoke.driver');
+    else if (file.kind === 'dma-buf' || file.kind === 'unknown') call.unknown('what is behind the fd was not recorded');
     else call.fail('EINVAL', 'dmabuf-revoke.kind');
     return;
   }
   if (!call.succeed('dmabuf-revoke.ok')) return;
-  // All pages made so far lose their memory; later ones get it again once the buffer is valid.
-  const revokedPagesBefore = call.tx.lastId('io-pages');
-  const revoked = call.struct.u32(20) !== 0;
-  call.tx.world.dmaBufs.set(file.id, Object.freeze({ ...buffer, revoked, revokedPagesBefore }));
-}
-
-/** Whether domains have lost the memory of pages that came from a dma-buf. */
-export function lostPages(call: Call, file: number, pagesId: number): boolean {
-  const buffer = call.tx.world.dmaBufs.get(file);
-  return buffer !== undefined && pagesId <= buffer.revokedPagesBefore;
+  call.tx.world.dmaBufs.set(file.id, Object.freeze({ ...buffer, revoked: call.struct.u32(20) !== 0 }));
 }

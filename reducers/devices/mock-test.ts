@@ -11,7 +11,7 @@ import {
   createAccess,
   destroyAccessPages,
 } from './mock-access.js';
-import { CHECK_RULES, checkCache, checkIotlb, checkMap, checkRefs } from './mock-check.js';
+import { CHECK_RULES, checkCache, checkIotlb, checkMap } from './mock-check.js';
 import {
   DEVICE_TEST_RULES,
   mockDomain,
@@ -24,6 +24,7 @@ import {
 import { DIRTY_TEST_RULES, markDirty } from './mock-dirty.js';
 import { DMABUF_RULES, dmabufGet, dmabufRevoke } from './mock-dmabuf.js';
 import { EVENT_TEST_RULES, triggerFault, triggerVevent } from './mock-events.js';
+import { checkRefs } from './mock-refs.js';
 
 /**
  * IOMMU_TEST_CMD, the self-tests' own call (drivers/iommu/iommufd/selftest.c, struct in iommufd_test.h): `op` at 4, an

@@ -1,5 +1,5 @@
 import type { Event } from '../../core/event.js';
-import { rangeAt } from '../../core/interval.js';
+import { type Interval, rangeAt } from '../../core/interval.js';
 import { add, lastOf, min, modPow2, type U64 } from '../../core/u64.js';
 import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
@@ -18,8 +18,9 @@ import {
   typedObject,
 } from './context.js';
 import { recalculateAlignment } from './domain.js';
+import { holdForAccess, letForAccess, pageSpan, refusePages } from './held-pages.js';
 import { PAGE, replaceArea } from './iopt.js';
-import { byteAt, pinSlice, touchSlice } from './pages.js';
+import { byteAt, lookUpPage, touchSlice } from './pages.js';
 import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { AccessItem, AccessObject, Area, Ioas } from './state.js';
 import { releaseContextIfDone } from './teardown.js';
@@ -167,7 +168,7 @@ function refuseRange(
   access: AccessObject,
   iova: U64,
   length: U64,
-  refuse: (ioas: Ioas, part: Part, last: U64) => Refusal | undefined,
+  refuse: (part: Part, last: U64) => Refusal | undefined,
 ): Refusal | undefined {
   const last = rangeOf(access, iova, length);
   if (typeof last === 'object') return last;
@@ -175,7 +176,7 @@ function refuseRange(
   const parts: Part[] = [];
   const covered = cover(ioas, iova, last, parts);
   for (const part of parts) {
-    const refused = refuse(ioas, part, last);
+    const refused = refuse(part, last);
     if (refused !== undefined) return refused;
   }
   return covered ? undefined : gap(ioas);
@@ -190,37 +191,47 @@ export function refusePin(
   length: U64,
   write: boolean,
 ): Refusal | undefined {
-  return refuseRange(tx, contextId, access, iova, length, (ioas, part, last) =>
-    refusePart(tx, ioas, part, last, write),
-  );
+  return refuseRange(tx, contextId, access, iova, length, (part, last) => refusePart(tx, part, last, write));
 }
 
-function refusePart(tx: Tx, ioas: Ioas, part: Part, last: U64, write: boolean): Refusal | undefined {
+function refusePart(tx: Tx, part: Part, last: U64, write: boolean): Refusal | undefined {
   const { area } = part;
   if (modPow2(byteAt(area, part.start), PAGE) !== 0) return UNALIGNED;
   if (area.last < last && modPow2(byteAt(area, area.last), PAGE) !== PAGE - 1) return UNALIGNED;
   if ((area.prot & (write ? 2 : 1)) === 0) return NO_RIGHTS;
   if (write && !area.pages.writable) return MEMORY_RIGHTS;
   if (area.pages.kind === 'dmabuf') return DMA_BUF;
-  if (ioas.hwpts.length > 0) return undefined;
-  return pinSlice(tx, area.pages, byteAt(area, part.start), byteAt(area, part.last));
+  return refusePages(tx, area.pages, area, byteAt(area, part.start), byteAt(area, part.last));
 }
 
-/** Counts pinned pages in, or with -1 out of, the areas that they touch. */
-export function countPins(tx: Tx, ioasKey: number, iova: U64, last: U64, by: 1 | -1, lock: boolean): void {
-  const parts: Part[] = [];
-  cover(ioasByKey(tx, ioasKey), iova, last, parts);
-  for (const { area } of parts) {
-    const locks = area.locks + (lock ? by : 0);
-    replaceArea(tx, ioasKey, { ...area, accesses: Math.max(0, area.accesses + by), locks: Math.max(0, locks) });
+/** An access pins a range: it counts in every area that it touches, and holds the pages. */
+export function pinRange(tx: Tx, ioasKey: number, range: Interval, lock: boolean, seq: number): void {
+  for (const { area, start, last } of partsOf(tx, ioasKey, range)) {
+    holdForAccess(tx, area, byteAt(area, start), byteAt(area, last), seq);
+    replaceArea(tx, ioasKey, { ...area, accesses: area.accesses + 1, locks: area.locks + (lock ? 1 : 0) });
   }
 }
 
+/** Undoes {@link pinRange}. */
+export function unpinRange(tx: Tx, ioasKey: number, range: Interval, lock: boolean): void {
+  for (const { area, start, last } of partsOf(tx, ioasKey, range)) {
+    letForAccess(tx, area, byteAt(area, start), byteAt(area, last));
+    const locks = Math.max(0, area.locks - (lock ? 1 : 0));
+    replaceArea(tx, ioasKey, { ...area, accesses: Math.max(0, area.accesses - 1), locks });
+  }
+}
+
+function partsOf(tx: Tx, ioasKey: number, range: Interval): Part[] {
+  const parts: Part[] = [];
+  cover(ioasByKey(tx, ioasKey), range.start, range.last, parts);
+  return parts;
+}
+
 /** Keeps pinned pages as an item of a self-test access; gives the item's id. */
-export function addItem(tx: Tx, contextId: number, access: AccessObject, iova: U64, last: U64): number {
+export function addItem(tx: Tx, contextId: number, access: AccessObject, iova: U64, last: U64, seq: number): number {
   const id = access.nextItem;
   const item: AccessItem = Object.freeze({ id, start: iova, last });
-  countPins(tx, ioasOfObject(tx, contextId, access.ioas).id, iova, last, 1, false);
+  pinRange(tx, ioasOfObject(tx, contextId, access.ioas).id, item, false, seq);
   patchObject(tx, contextId, access, { items: Object.freeze([...access.items, item]), nextItem: id + 1 });
   return id;
 }
@@ -229,7 +240,7 @@ export function addItem(tx: Tx, contextId: number, access: AccessObject, iova: U
 export function dropItem(tx: Tx, contextId: number, access: AccessObject, id: number): boolean {
   const item = access.items.find((candidate) => candidate.id === id);
   if (item === undefined) return false;
-  countPins(tx, ioasOfObject(tx, contextId, access.ioas).id, item.start, item.last, -1, false);
+  unpinRange(tx, ioasOfObject(tx, contextId, access.ioas).id, item, false);
   patchObject(tx, contextId, access, { items: Object.freeze(access.items.filter((other) => other !== item)) });
   return true;
 }
@@ -238,7 +249,7 @@ function dropItems(tx: Tx, contextId: number, access: AccessObject, start: U64, 
   const gone = access.items.filter((item) => item.start <= last && item.last >= start);
   if (gone.length === 0) return;
   const ioasKey = ioasOfObject(tx, contextId, access.ioas).id;
-  for (const item of gone) countPins(tx, ioasKey, item.start, item.last, -1, false);
+  for (const item of gone) unpinRange(tx, ioasKey, item, false);
   patchObject(tx, contextId, access, { items: Object.freeze(access.items.filter((item) => !gone.includes(item))) });
 }
 
@@ -264,17 +275,33 @@ export function refuseReadWrite(
   slow: boolean,
   currentSpace: number,
 ): Refusal | undefined {
-  return refuseRange(tx, contextId, access, iova, length, (ioas, { area, start, last: end }) => {
+  return refuseRange(tx, contextId, access, iova, length, ({ area, start, last: end }) => {
     if ((area.prot & (write ? 2 : 1)) === 0) return NO_RIGHTS;
     if (write && !area.pages.writable) return MEMORY_RIGHTS;
     if (area.pages.kind === 'dmabuf') return DMA_BUF;
-    const first = byteAt(area, start);
-    const lastByte = byteAt(area, end);
-    const remote = slow || area.pages.space !== currentSpace;
-    // What is pinned is read through the page frames, whatever became of the address.
-    if (ioas.hwpts.length > 0 && (remote || area.pages.kind === 'file')) return undefined;
-    return remote || area.pages.kind === 'file'
-      ? pinSlice(tx, area.pages, first, lastByte)
-      : touchSlice(tx, area.pages, first, lastByte, write);
+    return refuseCopy(tx, area, byteAt(area, start), byteAt(area, end), write, slow, currentSpace);
   });
+}
+
+/**
+ * Copying in one area (`iopt_pages_rw_access`). In the process whose memory it is, as that process would; from elsewhere
+ * one page is looked up at its address, even if it is pinned. More than one, and pages of a file, are taken from
+ * where they are pinned.
+ */
+function refuseCopy(
+  tx: Tx,
+  area: Area,
+  firstByte: U64,
+  lastByte: U64,
+  write: boolean,
+  slow: boolean,
+  currentSpace: number,
+): Refusal | undefined {
+  const { pages } = area;
+  if (pages.kind === 'user') {
+    if (!slow && pages.space === currentSpace) return touchSlice(tx, pages, firstByte, lastByte, write);
+    const { start, last } = pageSpan(firstByte, lastByte);
+    if (start === last && tx.world.spaces.has(pages.space)) return lookUpPage(tx, pages, firstByte, write);
+  }
+  return refusePages(tx, pages, area, firstByte, lastByte);
 }

@@ -4,13 +4,15 @@ import { add, lastOf, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js'
 import type { Call } from '../call.js';
 import { contextOf, ioasByKey, markContextUnknown, recorded32, typedObject } from './context.js';
 import { commonPageSizes } from './domain.js';
+import { addSharer, pinArea, sharePages, unpinArea } from './held-pages.js';
 import { deleteArea, insertArea, usableRanges } from './iopt.js';
 import { learnRanges, pendingText, rangeCountKey, rangesFrom } from './limits.js';
-import { executeUnmap, mapUserMemory, planUnmap } from './map.js';
+import { mapUserMemory } from './map.js';
 import { refuseSmallPages, setLargePages } from './option.js';
-import { byteAt, forgetPins, rememberPins } from './pages.js';
+import { byteAt } from './pages.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { Area, Ioas } from './state.js';
+import { executeUnmap, planUnmap } from './unmap.js';
 
 /**
  * VFIO's container calls on /dev/iommu (drivers/iommu/iommufd/vfio_compat.c). They work on the compatibility IOAS,
@@ -217,16 +219,18 @@ function cut(call: Call, ioasKey: number, lastByte: U64): Refusal | undefined {
   const startByte = byteAt(area, next);
   if (modPow2(next, ioas.alignment) !== 0 || modPow2(startByte, ioas.alignment) !== 0) return CUT_ALIGNMENT;
   if (area.accesses > 0) return CUT_ACCESS;
-  forgetPins(call.tx, area);
+  // Both halves show the same memory, and its pages stay pinned all the while.
+  sharePages(call.tx, area);
+  addSharer(call.tx, area.pages.id);
   deleteArea(call.tx, ioasKey, area);
-  const pinned = ioas.hwpts.length > 0;
-  for (const half of [
+  const halves: Area[] = [
     { ...area, last: lastByte, pin: 0 },
     { ...area, start: next, startByte, pin: 0 },
-  ] satisfies Area[]) {
-    const pin = pinned ? rememberPins(call.tx, ioasKey, half) : 0;
-    insertArea(call.tx, ioasKey, Object.freeze({ ...half, pin }));
-  }
+  ];
+  const pinned = ioas.hwpts.length > 0;
+  const made = halves.map((half) => (pinned ? pinArea(call.tx, ioasKey, half, call.event.seq) : Object.freeze(half)));
+  if (pinned) unpinArea(call.tx, area);
+  for (const half of made) insertArea(call.tx, ioasKey, half);
   return undefined;
 }
 

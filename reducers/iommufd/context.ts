@@ -1,4 +1,5 @@
 import { OrderedMap } from '../../core/ordered-map.js';
+import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import type { Tx } from '../tx.js';
 import type { BoundDevice, Ioas, IoasObject, IommufdContext, IommuObject, ObjectType } from './state.js';
@@ -250,4 +251,9 @@ function addr(call: Call, offset: number): number | bigint {
 export function recorded32(call: Call, offset: number): number | undefined {
   const note = call.memOut.find((candidate) => candidate.addr === call.arg);
   return note?.bytes.has(offset, 4) ? note.bytes.u32(offset) : undefined;
+}
+
+/** A 64-bit field of the struct that the kernel writes; what does not change is compared anyway. */
+export function writeBack(call: Call, offset: number, value: U64, field: string): void {
+  if (call.struct.u64(offset) !== value) call.out64(offset, value, field);
 }

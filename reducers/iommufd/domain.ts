@@ -1,9 +1,10 @@
 import { fromBig, modPow2, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 import { ioasByKey, patchIoas, typedObject } from './context.js';
+import { NOT_HELD, pinArea, refusePages, unpinArea } from './held-pages.js';
 import { areasInDoubt, checkAlignment, PAGE, replaceArea } from './iopt.js';
 import { reserveOutside, toldAperture, toldPageSizes, unreserveOutside } from './limits.js';
-import { byteAt, forgetPins, pinSlice, refuseEntry, rememberPins } from './pages.js';
+import { byteAt, refuseEntry } from './pages.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { DomainTraits, Ioas } from './state.js';
 
@@ -41,7 +42,13 @@ export function realTraits(tx: Tx, deviceKey: string, dirtyTracking: boolean): D
  * Adds a domain to an IOAS (`iopt_table_add_domain`); the caller keeps the list of HWPTs. A refusal that says `unknown`
  * leaves it added.
  */
-export function addDomain(tx: Tx, ioasKey: number, hwptId: number, traits: DomainTraits): Refusal | undefined {
+export function addDomain(
+  tx: Tx,
+  ioasKey: number,
+  hwptId: number,
+  traits: DomainTraits,
+  seq: number,
+): Refusal | undefined {
   const ioas = ioasByKey(tx, ioasKey);
   const alignment = Math.max(smallestPage(traits), ioas.alignment);
   if (alignment > PAGE) return PAGE_SIZE_TOO_LARGE;
@@ -49,7 +56,7 @@ export function addDomain(tx: Tx, ioasKey: number, hwptId: number, traits: Domai
     const refused = checkAlignment(ioas, alignment);
     if (refused !== undefined) return refused;
   }
-  const refused = reserveOutside(tx, ioasKey, hwptId, traits) ?? fillFirst(tx, ioasByKey(tx, ioasKey));
+  const refused = reserveOutside(tx, ioasKey, hwptId, traits) ?? fillFirst(tx, ioasByKey(tx, ioasKey), seq);
   if (refused !== undefined && refused.unknown === '') {
     unreserveOutside(tx, ioasKey, hwptId);
     return refused;
@@ -58,32 +65,25 @@ export function addDomain(tx: Tx, ioasKey: number, hwptId: number, traits: Domai
   return refused ?? areasInDoubt(ioasByKey(tx, ioasKey));
 }
 
-/** The first domain makes the pages of all areas pinned. */
-function fillFirst(tx: Tx, ioas: Ioas): Refusal | undefined {
+/** The first domain makes the pages of all areas pinned; later ones take the page frames from it. */
+function fillFirst(tx: Tx, ioas: Ioas, seq: number): Refusal | undefined {
   if (ioas.hwpts.length > 0) return undefined;
   let doubt: Refusal | undefined;
   for (const area of ioas.areas.values()) {
-    const refused = pinSlice(tx, area.pages, area.startByte, byteAt(area, area.last)) ?? refuseEntry(area.prot);
+    const refused =
+      refusePages(tx, area.pages, area, area.startByte, byteAt(area, area.last)) ?? refuseEntry(area.prot);
     if (refused !== undefined && refused.unknown === '') return refused;
     doubt ??= refused;
   }
-  pinAll(tx, ioas);
+  for (const area of [...ioas.areas.values()]) replaceArea(tx, ioas.id, pinArea(tx, ioas.id, area, seq));
   return doubt;
-}
-
-function pinAll(tx: Tx, ioas: Ioas): void {
-  for (const area of [...ioas.areas.values()]) {
-    const pin = rememberPins(tx, ioas.id, area);
-    if (pin !== area.pin) replaceArea(tx, ioas.id, { ...area, pin });
-  }
 }
 
 /** The last domain is gone: no area is pinned by one any more. */
 function unpinAll(tx: Tx, ioas: Ioas): void {
   for (const area of [...ioas.areas.values()]) {
-    if (area.pin === 0) continue;
-    forgetPins(tx, area);
-    replaceArea(tx, ioas.id, { ...area, pin: 0 });
+    unpinArea(tx, area);
+    replaceArea(tx, ioas.id, { ...area, pin: 0, pinnedSince: NOT_HELD });
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Tx } from '../tx.js';
-import { countPins, destroyAccess } from './access.js';
+import { destroyAccess, unpinRange } from './access.js';
 import { addUsers, dropObject, ioasOfObject, patchObject, typedObject } from './context.js';
 import type { HwQueue } from './state.js';
 
@@ -8,7 +8,7 @@ export function destroyHwQueue(tx: Tx, contextId: number, queue: HwQueue): void 
   const access = typedObject(tx, contextId, queue.access, 'access');
   const item = access?.items[0];
   if (access !== undefined && item !== undefined && access.ioas !== 0)
-    countPins(tx, ioasOfObject(tx, contextId, access.ioas).id, item.start, item.last, -1, true);
+    unpinRange(tx, ioasOfObject(tx, contextId, access.ioas).id, item, true);
   if (access !== undefined) {
     patchObject(tx, contextId, access, { items: Object.freeze([]) });
     destroyAccess(tx, contextId, queue.access);

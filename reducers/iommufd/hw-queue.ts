@@ -1,6 +1,6 @@
 import { add, addOverflows, alignDown, alignUp, lastOf, sub, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { changeAccessIoas, countPins, destroyAccess, makeAccess, refusePin } from './access.js';
+import { changeAccessIoas, destroyAccess, makeAccess, pinRange, refusePin } from './access.js';
 import {
   giveId,
   handOut,
@@ -82,7 +82,7 @@ function pinAndMake(call: Call, viommu: Viommu, start: U64, whole: U64): void {
   const now = typedObject(tx, contextId, access.id, 'access') as AccessObject;
   const last = sub(add(start, whole), 1);
   patchObject(tx, contextId, now, { items: Object.freeze([Object.freeze({ id: 0, start, last })]) });
-  countPins(tx, ioasOfObject(tx, contextId, now.ioas).id, start, last, 1, true);
+  pinRange(tx, ioasOfObject(tx, contextId, now.ioas).id, { start, last }, true, call.event.seq);
   const index = call.struct.u32(16);
   const previous = index === 0 ? 0 : (viommu.queues[index - 1] ?? 0);
   putObject(tx, contextId, {

@@ -74,7 +74,7 @@ export function makePagingHwpt(tx: Tx, request: PagingRequest): PagingHwpt | Dou
       return refused;
     }
   }
-  const refused = addDomain(tx, ioasKey, id, request.domain);
+  const refused = addDomain(tx, ioasKey, id, request.domain, request.seq);
   if (refused !== undefined && refused.unknown === '') {
     if (request.attachPasid >= 0) detachHwpt(tx, contextId, request.device.id, request.attachPasid);
     dropUnfinished(tx, contextId, hwpt);

@@ -20,12 +20,13 @@ import { HWPT_RULES, hwptAlloc } from './hwpt.js';
 import { hwptInvalidate, INVALIDATE_RULES } from './invalidate.js';
 import { allowIovas, IOAS_RULES, ioasAlloc, iovaRanges, vfioIoas } from './ioas.js';
 import { IOPT_RULES } from './iopt.js';
-import { copy, MAP_RULES, map, mapFile, unmap } from './map.js';
+import { copy, MAP_RULES, map, mapFile } from './map.js';
 import { MAP_FILE_RULES } from './map-file.js';
 import { changeProcess, OPTION_RULES, option } from './option.js';
 import { PAGES_RULES } from './pages.js';
 import type { Rule } from './rules.js';
 import { closeContext } from './teardown.js';
+import { UNMAP_RULES, unmap } from './unmap.js';
 import { VIOMMU_RULES, vdeviceAlloc, viommuAlloc } from './viommu.js';
 
 /**
@@ -51,6 +52,7 @@ export const IOMMUFD_RULES: readonly Rule[] = [
   ...IOAS_RULES,
   ...MAP_RULES,
   ...MAP_FILE_RULES,
+  ...UNMAP_RULES,
   ...IOPT_RULES,
   ...PAGES_RULES,
   ...OPTION_RULES,

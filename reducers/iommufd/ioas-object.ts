@@ -1,11 +1,17 @@
 import type { Tx } from '../tx.js';
 import { ioasByKey } from './context.js';
-import { forgetPins } from './pages.js';
+import { dropSharer, unpinArea } from './held-pages.js';
 
 /** Forgets an IOAS record with all its areas. */
 export function dropIoas(tx: Tx, ioasKey: number): void {
   const ioas = ioasByKey(tx, ioasKey);
-  if (ioas.hwpts.length > 0) for (const area of ioas.areas.values()) forgetPins(tx, area);
+  const pinned = ioas.hwpts.length > 0;
+  if (pinned || tx.world.sharedPages.size > 0) {
+    for (const area of ioas.areas.values()) {
+      if (pinned) unpinArea(tx, area);
+      dropSharer(tx, area.pages.id);
+    }
+  }
   tx.world.ioases.delete(ioasKey);
   tx.world.ioasGaps.delete(ioasKey);
 }

@@ -7,6 +7,7 @@ import { IOPT_RULES } from './iopt.js';
 import { MAP_RULES } from './map.js';
 import { MAP_FILE_RULES } from './map-file.js';
 import { PAGES_RULES } from './pages.js';
+import { UNMAP_RULES } from './unmap.js';
 import { type Answer, allSeen, Bench, decidedBy, struct } from './testing.js';
 
 const test = suite('iommufd map');
@@ -314,7 +315,7 @@ function copyOwners(owner: number[], at: number, to: number, size: number, fresh
 
 test('every rule that a caller can reach has a row', () => {
   seen.add('unmap.locked'); // hw-queue.test.ts
-  allSeen(seen, [MAP_RULES, MAP_FILE_RULES, IOPT_RULES, PAGES_RULES]);
+  allSeen(seen, [MAP_RULES, UNMAP_RULES, MAP_FILE_RULES, IOPT_RULES, PAGES_RULES]);
 });
 
 test('every rejection of a mapping says what it saw', () => {

@@ -1,26 +1,23 @@
 import { firstOverlap, rangeAt } from '../../core/interval.js';
 import { add, addOverflows, lastOf, lengthOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import type { Tx } from '../tx.js';
-import { notifyUnmap } from './access.js';
-import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject } from './context.js';
-import { forgetDirty } from './dirty-state.js';
-import { checkIova, chooseIova, deleteArea, insertArea, isRefusal, nthAreaIova, PAGE } from './iopt.js';
+import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject, writeBack } from './context.js';
+import { addSharer, NOT_HELD, pinArea, refusePages, sharePages } from './held-pages.js';
+import { checkIova, chooseIova, insertArea, isRefusal, nthAreaIova, PAGE } from './iopt.js';
 import { fileForMap } from './map-file.js';
-import { byteAt, forgetPins, pagesIn, pinSlice, refuseEntry, rememberPins } from './pages.js';
+import { byteAt, pagesIn, refuseEntry } from './pages.js';
 import { type Rule, SELFTEST_FACT } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
+import { removeArea } from './unmap.js';
 
 /**
- * IOAS_MAP, MAP_FILE, COPY and UNMAP (drivers/iommu/iommufd/ioas.c, io_pagetable.c).
+ * IOAS_MAP, MAP_FILE and COPY (drivers/iommu/iommufd/ioas.c, io_pagetable.c).
  *
  * The kernel's order for a new mapping: the fields of the struct; the IOAS; the memory (address plus length, not 0);
  * then in the IOVA space the length, the place (given or chosen), the rights, the offset in the page; at last,
  * if the IOAS has domains, the pages are pinned and mapped into each. A failure leaves nothing behind.
  *
  * COPY shares the memory of a gapless run of areas; each becomes an area of the destination.
- * UNMAP takes whole areas only. It goes from the bottom up and stops at the first that it may not take, so a
- * failing call may have unmapped some.
  */
 export const MAP_RULES: readonly Rule[] = [
   { id: 'map.flags', errno: 'EOPNOTSUPP', text: 'an unknown flag or the reserved field is set' },
@@ -37,14 +34,6 @@ export const MAP_RULES: readonly Rule[] = [
   { id: 'copy.source-overflow', errno: 'EOVERFLOW', text: 'source IOVA and length pass 2^64' },
   { id: 'copy.source-gap', errno: 'ENOENT', text: 'the source range is not covered by areas' },
   { id: 'copy.ok', errno: '', text: 'the destination shares the memory' },
-  { id: 'unmap.ioas', errno: 'ENOENT', text: 'no IOAS has the id' },
-  { id: 'unmap.all', errno: '', text: 'all areas go' },
-  { id: 'unmap.overflow', errno: 'EOVERFLOW', text: 'IOVA, length or their sum passes 2^64 - 1' },
-  { id: 'unmap.length', errno: 'EINVAL', text: 'the length is 0' },
-  { id: 'unmap.locked', errno: 'EBUSY', text: 'a HW queue keeps an area' },
-  { id: 'unmap.part', errno: 'ENOENT', text: 'an area is only partly inside the range' },
-  { id: 'unmap.none', errno: 'ENOENT', text: 'no area is in the range' },
-  { id: 'unmap.ok', errno: '', text: 'all areas in the range go' },
 ];
 
 const FIXED_IOVA = 1;
@@ -58,14 +47,11 @@ function protOf(flags: number): number {
   return (flags & READABLE ? 1 : 0) | (flags & WRITEABLE ? 2 : 0);
 }
 
-/** A field of the struct that the kernel writes; what does not change is compared anyway. */
-function writeBack(call: Call, offset: number, value: U64, field: string): void {
-  if (call.struct.u64(offset) !== value) call.out64(offset, value, field);
-}
-
 /** A run of bytes of some memory that becomes one area. */
 export interface Slice {
   readonly pages: IoPages;
+  /** The area that shows it already; null for new memory. */
+  readonly source: Area | null;
   readonly startByte: U64;
   readonly length: U64;
 }
@@ -114,7 +100,7 @@ export function mapUserMemory(
     pageCount: pagesIn(offset, length),
     writable: (prot & 2) !== 0,
   });
-  return place(call, ioas, [{ pages, startByte: offset, length }], length, iova, fixed, prot, 'map.ok');
+  return place(call, ioas, [{ pages, source: null, startByte: offset, length }], length, iova, fixed, prot, 'map.ok');
 }
 
 export function mapFile(call: Call): void {
@@ -126,7 +112,7 @@ export function mapFile(call: Call): void {
   const prot = protOf(flags);
   const pages = fileForMap(call, s.s32(12), s.u64(16), s.u64(24), (prot & 2) !== 0);
   if (pages === undefined) return;
-  const slice = { pages, startByte: modPow2(s.u64(16), PAGE), length: s.u64(24) };
+  const slice = { pages, source: null, startByte: modPow2(s.u64(16), PAGE), length: s.u64(24) };
   const iova = place(call, ioas, [slice], slice.length, s.u64(32), (flags & FIXED_IOVA) !== 0, prot, 'map.ok');
   if (iova !== undefined) writeBack(call, 32, iova, 'iova');
 }
@@ -193,7 +179,7 @@ function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: nu
   if (ioas.hwpts.length === 0) return false;
   for (const slice of slices) {
     const lastByte = sub(add(slice.startByte, slice.length), 1);
-    const refused = pinSlice(call.tx, slice.pages, slice.startByte, lastByte) ?? refuseEntry(prot);
+    const refused = refusePages(call.tx, slice.pages, slice.source, slice.startByte, lastByte) ?? refuseEntry(prot);
     if (refused === undefined) continue;
     if (refused.unknown !== '') call.unknown(refused.unknown);
     else if (call.fail(refused.errno, refused.rule)) return true;
@@ -202,6 +188,11 @@ function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: nu
 }
 
 function putSlices(call: Call, ioas: Ioas, slices: readonly Slice[], iova: U64, prot: number): void {
+  for (const { source } of slices) {
+    if (source === null) continue;
+    sharePages(call.tx, source);
+    addSharer(call.tx, source.pages.id);
+  }
   let at = iova;
   for (const slice of slices) {
     const last = lastOf(at, slice.length);
@@ -220,10 +211,14 @@ function putSlices(call: Call, ioas: Ioas, slices: readonly Slice[], iova: U64, 
       accesses: 0,
       locks: 0,
       pin: 0,
+      pinnedSince: NOT_HELD,
       since: call.event.seq,
     };
-    const pin = ioas.hwpts.length > 0 ? rememberPins(call.tx, ioas.id, made) : 0;
-    insertArea(call.tx, ioas.id, Object.freeze(pin === 0 ? made : { ...made, pin }));
+    insertArea(
+      call.tx,
+      ioas.id,
+      ioas.hwpts.length > 0 ? pinArea(call.tx, ioas.id, made, call.event.seq) : Object.freeze(made),
+    );
     if (last === U64_MAX) return;
     at = add(last, 1);
   }
@@ -288,7 +283,7 @@ function sourceSlices(call: Call, source: Ioas, from: U64, length: U64): Slice[]
       return undefined;
     }
     const end = min(last, area.last);
-    slices.push({ pages: area.pages, startByte: byteAt(area, at), length: lengthOf(at, end) });
+    slices.push({ pages: area.pages, source: area, startByte: byteAt(area, at), length: lengthOf(at, end) });
     if (area.last >= last) return slices;
     at = add(area.last, 1);
   }
@@ -298,90 +293,4 @@ function sourceSlices(call: Call, source: Ioas, from: U64, length: U64): Slice[]
 function forgetDestination(call: Call): void {
   const object = contextOf(call.tx, call.file.object).objects.get(call.struct.u32(8));
   if (object?.type === 'ioas') patchIoas(call.tx, object.ioas, { unknownSince: call.event.seq });
-}
-
-// ---- UNMAP --------------------------------------------------------------------------------------------------
-
-export interface UnmapPlan {
-  /** What goes, also when the call then fails. */
-  readonly areas: readonly Area[];
-  readonly bytes: U64;
-  readonly errno: string;
-  readonly rule: string;
-  readonly unknown: string;
-}
-
-export function unmap(call: Call): void {
-  const s = call.struct;
-  const ioas = lookupIoas(call, s.u32(4), 'unmap.ioas');
-  if (ioas === undefined) return;
-  const iova = s.u64(8);
-  const length = s.u64(16);
-  const all = iova === 0 && length === U64_MAX;
-  if (!all && (iova === U64_MAX || length === U64_MAX) && call.fail('EOVERFLOW', 'unmap.overflow')) return;
-  if (length === 0 && call.fail('EINVAL', 'unmap.length')) return;
-  const last = all ? U64_MAX : lastOf(iova, length);
-  if (last === undefined) {
-    call.fail('EOVERFLOW', 'unmap.overflow');
-    return;
-  }
-  const plan = planUnmap(ioas, iova, last);
-  if (plan.unknown !== '') call.unknown(plan.unknown);
-  else if (plan.errno !== '') call.fail(plan.errno, plan.rule);
-  else if (!all && plan.areas.length === 0) call.fail('ENOENT', 'unmap.none');
-  else call.succeed(all ? 'unmap.all' : 'unmap.ok');
-  if (succeeded(call)) {
-    executeUnmap(call.tx, ioas.id, plan.areas);
-    if (plan.unknown === '') writeBack(call, 16, plan.bytes, 'length');
-  } else if (call.recordedErrno === plan.errno) executeUnmap(call.tx, ioas.id, plan.areas);
-}
-
-/** What an unmap of a range takes and how it ends (`iopt_unmap_iova_range`), without doing it. */
-export function planUnmap(ioas: Ioas, start: U64, last: U64): UnmapPlan {
-  const areas: Area[] = [];
-  let bytes: U64 = 0;
-  let at = start;
-  let errno = '';
-  let rule = '';
-  let gap = false;
-  for (;;) {
-    const area = firstOverlap(ioas.areas, at, last);
-    if (area === undefined) {
-      gap = true;
-      break;
-    }
-    if (area.start > at) gap = true;
-    if (area.locks > 0) {
-      errno = 'EBUSY';
-      rule = 'unmap.locked';
-      break;
-    }
-    if (area.start < at || area.last > last) {
-      errno = 'ENOENT';
-      rule = 'unmap.part';
-      break;
-    }
-    areas.push(area);
-    bytes = add(bytes, lengthOf(area.start, area.last));
-    if (area.last >= last) break;
-    at = add(area.last, 1);
-  }
-  const unknown = ioas.unknownSince >= 0 && gap ? `mappings unknown since event ${ioas.unknownSince}` : '';
-  return { areas, bytes, errno, rule, unknown };
-}
-
-/** Takes areas away; accesses that hold pages of them let go first. */
-export function executeUnmap(tx: Tx, ioasKey: number, areas: readonly Area[]): void {
-  for (const area of areas) {
-    if (area.accesses > 0) notifyUnmap(tx, ioasKey, area.start, area.last);
-    removeArea(tx, ioasKey, area);
-  }
-}
-
-function removeArea(tx: Tx, ioasKey: number, area: Area): void {
-  const ioas = ioasByKey(tx, ioasKey);
-  deleteArea(tx, ioasKey, area);
-  if (ioas.hwpts.length === 0) return;
-  forgetPins(tx, area);
-  forgetDirty(tx, ioas, area);
 }

@@ -1,6 +1,5 @@
-import { add, alignDown, div, lengthOf, sub, type U64 } from '../../core/u64.js';
-import { probePin } from '../memory/pin.js';
-import { pinAdd, pinRemove } from '../memory/pins.js';
+import { add, alignDown, div, sub, type U64 } from '../../core/u64.js';
+import { type PinRequest, probePin } from '../memory/pin.js';
 import type { Tx } from '../tx.js';
 import { PAGE } from './iopt.js';
 import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
@@ -39,7 +38,7 @@ export function byteAt(area: Area, iova: U64): U64 {
 export function pinSlice(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64): Refusal | undefined {
   switch (pages.kind) {
     case 'user':
-      return probe(tx, pages, firstByte, lastByte, pages.writable, true);
+      return probe(tx, pages, firstByte, lastByte, { write: pages.writable, longterm: true, pfnmapOk: false });
     case 'file':
       return probeFile(tx, pages, lastByte);
     case 'dmabuf':
@@ -49,23 +48,17 @@ export function pinSlice(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64):
 
 /** Whether the CPU of the process itself can copy to or from a slice. */
 export function touchSlice(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64, write: boolean): Refusal | undefined {
-  return probe(tx, pages, firstByte, lastByte, write, false);
+  return probe(tx, pages, firstByte, lastByte, { write, longterm: false, pfnmapOk: true });
 }
 
-function probe(
-  tx: Tx,
-  pages: IoPages,
-  firstByte: U64,
-  lastByte: U64,
-  write: boolean,
-  longterm: boolean,
-): Refusal | undefined {
+/** Whether another process can have the page at an address for a moment (`iopt_pages_rw_page`). */
+export function lookUpPage(tx: Tx, pages: IoPages, byte: U64, write: boolean): Refusal | undefined {
+  return probe(tx, pages, byte, byte, { write, longterm: false, pfnmapOk: false });
+}
+
+function probe(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64, request: PinRequest): Refusal | undefined {
   const start = add(pages.base, alignDown(firstByte, PAGE));
-  const answer = probePin(tx, pages.space, start, add(pages.base, lastByte), {
-    write,
-    longterm,
-    pfnmapOk: !longterm,
-  });
+  const answer = probePin(tx, pages.space, start, add(pages.base, lastByte), request);
   if (answer.kind === 'ok') return undefined;
   return answer.kind === 'fault' ? FAULT : notKnown(answer.why);
 }
@@ -82,24 +75,6 @@ function probeFile(tx: Tx, pages: IoPages, lastByte: U64): Refusal | undefined {
   if (file.sizeBytes === null) return undefined;
   const last = add(add(pages.base, alignDown(lastByte, PAGE)), PAGE - 1);
   return last >= file.sizeBytes ? FILE_SIZE : undefined;
-}
-
-/** Puts an area into the index of DMA mappings by user address; gives the entry's id for the area to keep. */
-export function rememberPins(tx: Tx, ioasKey: number, area: Area): number {
-  if (area.pages.kind !== 'user' || area.pin !== 0) return area.pin;
-  const start = areaAddress(area);
-  return pinAdd(tx, area.pages.space, {
-    start,
-    last: add(start, sub(lengthOf(area.start, area.last), 1)),
-    owner: `ioas:${ioasKey}`,
-    key: area.start,
-    since: area.since,
-  });
-}
-
-/** Takes an area out of the index. */
-export function forgetPins(tx: Tx, area: Area): void {
-  if (area.pin !== 0) pinRemove(tx, area.pages.space, area.pin, area.since);
 }
 
 /** How many pages `length` bytes touch that begin `offset` bytes into a page. */

@@ -283,6 +283,23 @@ export interface IoPages {
   readonly writable: boolean;
 }
 
+/** Pages of some memory, by index, that somebody holds pinned; see held-pages.ts. */
+export interface HeldRun extends Interval {
+  /** How many areas whose IOAS has domains. */
+  readonly domains: number;
+  /** How many pins of accesses. */
+  readonly accesses: number;
+  /** `seq` of the event that pinned them. */
+  readonly since: number;
+}
+
+/** Who holds the pages of memory that several areas show, or that accesses pin. */
+export interface SharedPages {
+  /** Areas that show it. */
+  readonly areas: number;
+  readonly runs: RangeMap<HeldRun>;
+}
+
 export interface Area extends Interval {
   readonly pages: IoPages;
   /** Where in `pages` it begins. */
@@ -295,6 +312,8 @@ export interface Area extends Interval {
   readonly locks: number;
   /** Its entry in the index of DMA mappings by user address (memory/pins.ts); 0 when it has none. */
   readonly pin: number;
+  /** `seq` of the event since which the domains of its IOAS hold its pages; -1 when none does. See held-pages.ts. */
+  readonly pinnedSince: number;
   readonly since: number;
 }
 
@@ -304,6 +323,4 @@ export interface TestDmaBuf {
   readonly id: number;
   readonly lengthBytes: number;
   readonly revoked: boolean;
-  /** Pages with an id up to this lost their memory. */
-  readonly revokedPagesBefore: number;
 }

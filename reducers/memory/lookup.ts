@@ -1,8 +1,7 @@
 import { rangeAt } from '../../core/interval.js';
 import type { U64 } from '../../core/u64.js';
-import type { Tx } from '../tx.js';
 import { PAGE_BYTES } from './flags.js';
-import type { AddressSpace, Vma } from './state.js';
+import type { AddressSpace } from './state.js';
 
 /**
  * Questions about an address space, and what the absence of a VMA means.
@@ -13,12 +12,6 @@ import type { AddressSpace, Vma } from './state.js';
  * place (fs/binfmt_elf.c, mm/mmap.c `generic_get_unmapped_area_topdown`). Everything else without a VMA is a
  * hole. In a space whose beginning was not recorded, only what a recorded call emptied is one.
  */
-
-/** The VMA that holds an address, or undefined. */
-export function vmaAt(tx: Tx, spaceId: number, address: U64): Vma | undefined {
-  const space = tx.world.spaces.get(spaceId);
-  return space === undefined ? undefined : rangeAt(space.vmas, address);
-}
 
 /** Where mappings below are refused by default (vm.mmap_min_addr). */
 const LOWEST = 0x1_0000;

@@ -5,6 +5,7 @@ import type { Families } from '../family.js';
 import { fileOfFd, processOf } from '../files/fds.js';
 import type { OpenFile, Process } from '../files/state.js';
 import type { Tx } from '../tx.js';
+import { emptied, filled } from './emptied.js';
 import {
   lastOfMapping,
   lastOfPages,
@@ -33,12 +34,11 @@ import {
   PROT_READ,
   PROT_WRITE,
 } from './flags.js';
-import { emptied, filled } from './emptied.js';
-import { lostRanges } from './lost.js';
-import { pinRemove, pinsOver } from './pins.js';
+import { loseMemory } from './identity.js';
 import { piecesOf, replaceRange, trimVma } from './ranges.js';
 import { remap } from './remap.js';
 import {
+  type AddressSpace,
   VMA_ASSUMED,
   VMA_DONTFORK,
   VMA_GUARD,
@@ -48,7 +48,6 @@ import {
   VMA_NOHUGEPAGE,
   VMA_PFNMAP,
   VMA_WIPEONFORK,
-  type AddressSpace,
   type Vma,
 } from './state.js';
 
@@ -81,7 +80,7 @@ export function reduceMemory(tx: Tx, event: Event, families: Families): boolean 
   const process = processOf(tx, event);
   const space = tx.world.spaces.get(process.space);
   if (space === undefined) return true;
-  if (space.pins.size > 0) dropPins(tx, space, event);
+  loseMemory(tx, space, event);
   switch (event.kind) {
     case 'mmap':
       mapped(tx, process, space, event, families);
@@ -102,20 +101,6 @@ export function reduceMemory(tx: Tx, event: Event, families: Families): boolean 
       if (event.ret !== null && event.ret !== -1) breakMoved(tx, space, event, event.ret, families);
   }
   return true;
-}
-
-/** How many pins one search hands over; the search is repeated until none is left. */
-const PINS_AT_ONCE = 256;
-
-function dropPins(tx: Tx, space: AddressSpace, event: Event): void {
-  for (const lost of lostRanges(space, event)) {
-    for (;;) {
-      const now = tx.world.spaces.get(space.id) ?? space;
-      const pins = pinsOver(now, lost.start, lost.last, PINS_AT_ONCE);
-      for (const pin of pins) pinRemove(tx, space.id, pin.id, pin.since);
-      if (pins.length < PINS_AT_ONCE) break;
-    }
-  }
 }
 
 // ---- mmap, munmap ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import type { U64 } from '../../core/u64.js';
 import type { Families } from '../family.js';
 import { addVmaRef, putVmaRef } from '../files/open-files.js';
 import type { Tx } from '../tx.js';
-import { VMA_DONTFORK, type AddressSpace, type Vma } from './state.js';
+import { type AddressSpace, VMA_DONTFORK, type Vma } from './state.js';
 
 /**
  * The life of address spaces (the kernel's `mm_struct`): made by exec, or for a process whose beginning
@@ -28,6 +28,7 @@ export function newSpace(tx: Tx, complete: boolean): AddressSpace {
     heapEnd: null,
     firstPlacedLast: null,
     pins: tx.adopt(OrderedMap.numeric<number, never>()),
+    losses: tx.adopt(OrderedMap.numeric<U64, never>()),
   });
   tx.world.spaces.set(space.id, space);
   return space;
@@ -57,6 +58,7 @@ export function forkSpace(tx: Tx, id: number, event: Event, families: Families):
     emptied: parent.emptied.freeze(),
     fileVmas: parent.fileVmas.freeze(),
     pins: tx.adopt(OrderedMap.numeric<number, never>()),
+    losses: tx.adopt(OrderedMap.numeric<U64, never>()),
   });
   tx.world.spaces.set(child.id, child);
   for (const file of child.fileVmas.keys()) addVmaRef(tx, file);

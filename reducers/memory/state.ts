@@ -51,6 +51,17 @@ export interface Pin extends Interval {
   readonly prev: number;
 }
 
+/** What a range of pinned memory was when the space lost it last; see identity.ts. */
+export interface Loss extends Interval {
+  /** `seq` of the event that took it, -1 where it was not lost yet. */
+  readonly since: number;
+  /** `seq` of the loss before that one, -1 for none: what is kept tells of the time between both. */
+  readonly before: number;
+  /** Key and offset of the memory, as identity.ts has them. */
+  readonly key: string;
+  readonly offset: U64;
+}
+
 export interface AddressSpace {
   readonly id: number;
   /** Processes that share it (CLONE_VM). */
@@ -72,4 +83,6 @@ export interface AddressSpace {
   readonly firstPlacedLast: U64 | null;
   /** Live DMA mappings by user address; see pins.ts. */
   readonly pins: OrderedMap<number, Pin>;
+  /** Ranges whose memory somebody pinned while it was lost, or may lose it unseen; see identity.ts. */
+  readonly losses: RangeMap<Loss>;
 }

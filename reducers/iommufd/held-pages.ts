@@ -1,0 +1,182 @@
+import { carve, type Interval, overlapping, type RangeMap } from '../../core/interval.js';
+import { OrderedMap } from '../../core/ordered-map.js';
+import { add, div, lengthOf, max, min, mul, sub, type U64 } from '../../core/u64.js';
+import { watchMemory } from '../memory/identity.js';
+import { pinAdd, pinRemove } from '../memory/pins.js';
+import type { Tx } from '../tx.js';
+import { PAGE } from './iopt.js';
+import { areaAddress, byteAt, pinSlice } from './pages.js';
+import type { Refusal } from './rules.js';
+import type { Area, HeldRun, IoPages, SharedPages } from './state.js';
+
+/**
+ * Which pages of some memory somebody holds pinned (the `domains_itree`, `access_itree` and `pinned_pfns` of
+ * drivers/iommu/iommufd/pages.c), and since when.
+ *
+ * A page is pinned once, by the first who needs it, and stays until the last lets go. Whoever needs it in between takes
+ * the page frame from the domain or from the access that holds it and does not look at the user's memory, which may be
+ * gone or other memory by then. Domains hold the whole area, accesses what they pinned; copies of an
+ * area share its pages, so a domain of one IOAS serves a copy in another one.
+ *
+ * Nearly all memory is shown by one area and pinned by no access: the area itself then says since when its pages are
+ * held (`pinnedSince`). Only for the rest there is an entry in `World.sharedPages`.
+ */
+
+/** {@link Area.pinnedSince} where no domain holds the area. */
+export const NOT_HELD = -1;
+
+/** Indexes of the pages that hold some bytes. */
+export function pageSpan(firstByte: U64, lastByte: U64): Interval {
+  return { start: div(firstByte, PAGE), last: div(lastByte, PAGE) };
+}
+
+export function areaSpan(area: Area): Interval {
+  return pageSpan(area.startByte, byteAt(area, area.last));
+}
+
+/** The pages of a span that are held, in order; `area` shows them. */
+export function heldRuns(tx: Tx, area: Area, span: Interval): HeldRun[] {
+  const shared = tx.world.sharedPages.get(area.pages.id);
+  if (shared !== undefined)
+    return overlapping(shared.runs, span.start, span.last).map((run) =>
+      trimRun(run, max(run.start, span.start), min(run.last, span.last)),
+    );
+  if (area.pinnedSince < 0) return [];
+  return [{ start: span.start, last: span.last, domains: 1, accesses: 0, since: area.pinnedSince }];
+}
+
+/**
+ * Why the pages under some bytes cannot be had; undefined when they can. What is held already is not looked for in the
+ * user's memory. `area` shows the pages already, null for new ones.
+ */
+export function refusePages(
+  tx: Tx,
+  pages: IoPages,
+  area: Area | null,
+  firstByte: U64,
+  lastByte: U64,
+): Refusal | undefined {
+  let doubt: Refusal | undefined;
+  const ask = (first: U64, last: U64): Refusal | undefined => {
+    const refused = pinSlice(tx, pages, max(first, firstByte), min(last, lastByte));
+    if (refused === undefined || refused.unknown === '') return refused;
+    doubt ??= refused;
+    return undefined;
+  };
+  if (area === null) return ask(firstByte, lastByte) ?? doubt;
+  let at = firstByte;
+  for (const run of heldRuns(tx, area, pageSpan(firstByte, lastByte))) {
+    const start = mul(run.start, PAGE);
+    const refused = start > at ? ask(at, sub(start, 1)) : undefined;
+    if (refused !== undefined) return refused;
+    at = mul(add(run.last, 1), PAGE);
+    if (at > lastByte) return doubt;
+  }
+  return ask(at, lastByte) ?? doubt;
+}
+
+// ---- domains ------------------------------------------------------------------------------------------------
+
+/** The area as it is once the domains of its IOAS hold its pages, and its entry in the index of pinned memory. */
+export function pinArea(tx: Tx, ioasKey: number, area: Area, seq: number): Area {
+  if (tx.world.sharedPages.size > 0) holdIfShared(tx, area.pages.id, areaSpan(area), 'domains', 1, seq);
+  const start = areaAddress(area);
+  const indexed = area.pages.kind === 'user' && area.pin === 0;
+  const pin = indexed
+    ? pinAdd(tx, area.pages.space, {
+        start,
+        last: add(start, sub(lengthOf(area.start, area.last), 1)),
+        owner: `ioas:${ioasKey}`,
+        key: area.start,
+        since: area.since,
+      })
+    : area.pin;
+  return Object.freeze({ ...area, pin, pinnedSince: seq });
+}
+
+/** The domains let go of an area that {@link pinArea} gave. */
+export function unpinArea(tx: Tx, area: Area): void {
+  if (tx.world.sharedPages.size > 0) holdIfShared(tx, area.pages.id, areaSpan(area), 'domains', -1, NOT_HELD);
+  if (area.pin !== 0) pinRemove(tx, area.pages.space, area.pin, area.since);
+}
+
+// ---- sharing ------------------------------------------------------------------------------------------------
+
+/** The pages of an area are about to be shown by a second one, or pinned by an access. */
+export function sharePages(tx: Tx, area: Area): void {
+  if (tx.world.sharedPages.has(area.pages.id)) return;
+  const runs = tx.adopt(OrderedMap.numeric<U64, HeldRun>());
+  const span = areaSpan(area);
+  if (area.pinnedSince >= 0)
+    runs.set(span.start, Object.freeze({ ...span, domains: 1, accesses: 0, since: area.pinnedSince }));
+  tx.world.sharedPages.set(area.pages.id, Object.freeze({ areas: 1, runs }));
+}
+
+/** One more area shows pages that are shared. */
+export function addSharer(tx: Tx, pagesId: number): void {
+  countAreas(tx, pagesId, 1);
+}
+
+/** An area that showed the pages is gone; domains that held it have let go. */
+export function dropSharer(tx: Tx, pagesId: number): void {
+  if (tx.world.sharedPages.size > 0) countAreas(tx, pagesId, -1);
+}
+
+function countAreas(tx: Tx, pagesId: number, by: 1 | -1): void {
+  const shared = tx.world.sharedPages.get(pagesId);
+  if (shared === undefined) return;
+  if (shared.areas + by <= 0) tx.world.sharedPages.delete(pagesId);
+  else tx.world.sharedPages.set(pagesId, Object.freeze({ ...shared, areas: shared.areas + by }));
+}
+
+// ---- accesses -----------------------------------------------------------------------------------------------
+
+/** An access pins the pages under some bytes of an area. */
+export function holdForAccess(tx: Tx, area: Area, firstByte: U64, lastByte: U64, seq: number): void {
+  sharePages(tx, area);
+  const span = pageSpan(firstByte, lastByte);
+  holdIfShared(tx, area.pages.id, span, 'accesses', 1, seq);
+  if (area.pages.kind !== 'user') return;
+  const at = (index: U64): U64 => add(area.pages.base, mul(index, PAGE));
+  watchMemory(tx, area.pages.space, at(span.start), add(at(span.last), PAGE - 1));
+}
+
+/** The access lets go of them. */
+export function letForAccess(tx: Tx, area: Area, firstByte: U64, lastByte: U64): void {
+  holdIfShared(tx, area.pages.id, pageSpan(firstByte, lastByte), 'accesses', -1, NOT_HELD);
+}
+
+// ---- counting who holds what --------------------------------------------------------------------------------
+
+function trimRun(run: HeldRun, start: U64, last: U64): HeldRun {
+  return Object.freeze({ ...run, start, last });
+}
+
+/** Counts a holder in, or with -1 out. Pages that nobody held are pinned now; pages that nobody holds any more are let go. */
+function holdIfShared(
+  tx: Tx,
+  pagesId: number,
+  span: Interval,
+  who: 'domains' | 'accesses',
+  by: 1 | -1,
+  seq: number,
+): void {
+  if (!tx.world.sharedPages.has(pagesId)) return;
+  const runs: RangeMap<HeldRun> = tx.openTable<number, SharedPages, 'runs'>(tx.world.sharedPages, pagesId, 'runs');
+  const held = carve(runs, span.start, span.last, trimRun);
+  let at = span.start;
+  const fresh = (last: U64): void => {
+    const none = { start: at, last, domains: 0, accesses: 0, since: seq };
+    if (by > 0) runs.set(at, Object.freeze({ ...none, [who]: 1 }));
+  };
+  for (const run of held) {
+    const start = max(run.start, span.start);
+    const last = min(run.last, span.last);
+    if (start > at) fresh(sub(start, 1));
+    const count = Math.max(0, run[who] + by);
+    const left = Object.freeze({ ...run, start, last, [who]: count });
+    if (left.domains > 0 || left.accesses > 0) runs.set(start, left);
+    at = add(last, 1);
+  }
+  if (at <= span.last) fresh(span.last);
+}
