@@ -4,6 +4,7 @@ import { add, lastOf, sub, type U64 } from '../core/u64.js';
 import type { Families } from './family.js';
 import type { OpenFile, Process } from './files/state.js';
 import type { Tx } from './tx.js';
+import type { World } from './world.js';
 
 /** How one call of a modelled interface compares with the recording, gravest part first. */
 export type Verdict = 'diverge' | 'unknown' | 'learned' | 'match';
@@ -66,8 +67,11 @@ export class Call {
   #arena: Uint8Array = new Uint8Array(ARENA_BYTES);
   #arenaAt = 0;
   #learnedNow = false;
+  #faultHit = false;
   /** {@link stateRead}, once somebody has asked. */
   #read: string | undefined;
+  /** The state to go back to, during a {@link trial} of a call that the recording does not show to have succeeded. */
+  #before: World | undefined;
 
   /** Called by the dispatcher only. */
   begin(
@@ -104,7 +108,9 @@ export class Call {
     this.#unknownReason = '';
     if (this.#outs.length > 0) this.#outs = [];
     this.#learnedNow = false;
+    this.#faultHit = false;
     this.#read = undefined;
+    this.#before = undefined;
   }
 
   #structElsewhere(): Bytes {
@@ -232,6 +238,40 @@ export class Call {
     return this.event.ret !== null && this.event.ret !== -1;
   }
 
+  // ---- changing before the answer is known --------------------------------------------------------------
+
+  /**
+   * For a handler that finds the answer by making the change. What it changes from here on is taken back when the
+   * recording does not agree: when the call failed and was predicted to succeed or to fail in another way (an allocation
+   * that failed, an injected fault), or when its end is not recorded. What a failure leaves changed that the
+   * handler predicts itself stays.
+   */
+  trial(): void {
+    if (this.faultArmed || !this.#recordedSuccess()) this.#before = this.tx.savepoint();
+  }
+
+  /**
+   * Whether an injected fault made this call, which succeeded, go another way: the recording shows something else than
+   * `predicted` in a field. True: the trial has begun anew, and what the call learns is a fact of this run.
+   */
+  wentAnotherWay(offset: number, predicted: number): boolean {
+    if (!this.faultArmed || !this.#recordedSuccess() || this.#before === undefined) return false;
+    const told = find(this.memOut, add(this.arg, offset), 4)?.u32(0);
+    if (told === undefined || told === predicted) return false;
+    this.tx.rollBack(this.#before);
+    this.#learnedNow = true;
+    this.#faultHit = true;
+    return true;
+  }
+
+  /** Called by the dispatcher only, when the handler is done. */
+  endTrial(): void {
+    if (this.#before === undefined) return;
+    const asPredicted = this.#recordedSuccess() || (this.#ret === -1 && this.#errno === this.event.errno);
+    if (!asPredicted) this.tx.rollBack(this.#before);
+    this.#before = undefined;
+  }
+
   // ---- predicting what the kernel writes -----------------------------------------------------------------
 
   /** Room for a small value; typed arrays are too slow to make one for each. */
@@ -323,6 +363,10 @@ export class Call {
   }
   get learnedNow(): boolean {
     return this.#learnedNow;
+  }
+  /** The armed fault of the thread hit in this call. */
+  get faultHit(): boolean {
+    return this.#faultHit || (this.faultArmed && this.event.ret === -1);
   }
   /**
    * What the rule of the prediction saw, in words: `0x1800-0x27ff overlaps mapping 0x1000-0x1fff of event 12`; '' where

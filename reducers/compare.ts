@@ -1,7 +1,8 @@
 import { Bytes } from '../core/bytes.js';
-import { hex, lastOf, sub, type U64 } from '../core/u64.js';
 import type { MemNote } from '../core/event.js';
+import { hex, lastOf, sub, type U64 } from '../core/u64.js';
 import type { Call, OutWrite, Verdict } from './call.js';
+import { isFaultError } from './files/fault-injection.js';
 
 /**
  * The comparison of a prediction with the recorded answer. It knows nothing of any command: the handler
@@ -57,7 +58,9 @@ function answerAgrees(call: Call): boolean {
 
 /** Allocation failures and injected faults depend on the run, not on the interface. */
 function isLearnableError(call: Call): boolean {
-  return call.event.ret === -1 && (call.event.errno === 'ENOMEM' || call.event.injected || call.faultArmed);
+  const { ret, errno, injected } = call.event;
+  if (ret !== -1) return false;
+  return errno === 'ENOMEM' || injected || (call.faultArmed && isFaultError(call.file.kind, errno));
 }
 
 function structNote(call: Call): MemNote | undefined {

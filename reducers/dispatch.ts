@@ -79,8 +79,9 @@ export class Reducer {
     const family = this.#families[file.kind];
     if (family?.ioctl === undefined) this.call.unknown('not modelled');
     else family.ioctl(this.call);
+    this.call.endTrial();
     const verdict = judge(this.call);
-    if (this.call.faultArmed && verdict === 'learned' && event.ret === -1) faultFired(tx, event.tid);
+    if (this.call.faultHit && verdict === 'learned') faultFired(tx, event.tid);
     return verdict;
   }
 

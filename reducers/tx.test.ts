@@ -55,6 +55,28 @@ test('ids go on where the snapshot left them', () => {
   assert.is(next.lastId('never'), 0);
 });
 
+test('a savepoint is a snapshot to which everything goes back: tables, nested tables, ids', () => {
+  const tx = new Tx(emptyWorld());
+  const { id } = newSpace(tx, true);
+  tx.openTable(tx.world.spaces, id, 'fileVmas').set(1, 1);
+  const before = tx.savepoint();
+  const hash = hashCanonical(before);
+  const change = (): void => {
+    tx.openTable(tx.world.spaces, id, 'fileVmas').set(2, 2);
+    tx.world.threads.set(7, 7);
+    newSpace(tx, true);
+  };
+  change();
+  tx.rollBack(before);
+  assert.is(tx.lastId('spaces'), id);
+  change();
+  tx.rollBack(before);
+  const after = tx.commit();
+  assert.is(hashCanonical(before), hash);
+  assert.is(hashCanonical(after), hash);
+  for (const name of WORLD_TABLES) assert.ok(after[name].isFrozen, name);
+});
+
 test('no record: a change is none, and opening a table of it is our own bug', () => {
   const tx = new Tx(emptyWorld());
   tx.update(tx.world.spaces, 9, () => assert.unreachable());

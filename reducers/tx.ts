@@ -1,4 +1,4 @@
-import { produce, type Draft } from 'immer';
+import { type Draft, produce } from 'immer';
 import type { Key, OrderedMap } from '../core/ordered-map.js';
 import { WORLD_TABLES, type World } from './world.js';
 
@@ -14,14 +14,18 @@ type TableFields<R> = { [F in keyof R]: R[F] extends OrderedMap<infer _K, infer 
  */
 export class Tx {
   readonly world: World;
-  readonly #opened: OrderedMap<Key, unknown>[] = [];
+  #opened: OrderedMap<Key, unknown>[] = [];
   /** Counters that moved in this transaction; ids are given out on hot paths, so they reach the table at the end. */
   readonly #counters = new Map<string, number>();
 
   constructor(from: World) {
-    const draft: Record<string, unknown> = {};
+    this.world = {} as World;
+    this.#openAll(from);
+  }
+
+  #openAll(from: World): void {
+    const draft = this.world as unknown as Record<string, unknown>;
     for (const name of WORLD_TABLES) draft[name] = from[name].edit();
-    this.world = draft as unknown as World;
   }
 
   /** The next id of a kind of object, from 1; part of the state, so that replays agree. */
@@ -67,6 +71,25 @@ export class Tx {
   adopt<K extends Key, V>(table: OrderedMap<K, V>): OrderedMap<K, V> {
     this.#opened.push(table as unknown as OrderedMap<Key, unknown>);
     return table;
+  }
+
+  /**
+   * A snapshot in the middle, which {@link rollBack} goes back to. Tables that were taken out of `world` before are
+   * frozen by it. Costs what a commit costs.
+   */
+  savepoint(): World {
+    const before = this.commit();
+    this.#opened = [];
+    this.#counters.clear();
+    this.#openAll(before);
+    return before;
+  }
+
+  /** Drops all changes since a savepoint of this transaction. */
+  rollBack(to: World): void {
+    this.#opened = [];
+    this.#counters.clear();
+    this.#openAll(to);
   }
 
   /** Freezes the draft into the next snapshot. */

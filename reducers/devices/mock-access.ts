@@ -56,6 +56,7 @@ export function createAccess(call: Call): void {
   const contextId = call.file.object;
   const flags = s.u32(20);
   if ((flags & ~NEEDS_PIN_PAGES) !== 0 && call.fail('EOPNOTSUPP', 'create-access.flags')) return;
+  call.trial();
   const access = makeAccess(tx, contextId, flags & NEEDS_PIN_PAGES ? PAGE : 1, false, call.event.seq);
   const ioasId = s.u32(8);
   if (typedObject(tx, contextId, ioasId, 'ioas') === undefined) {
@@ -64,11 +65,12 @@ export function createAccess(call: Call): void {
     return;
   }
   const refused = changeAccessIoas(tx, contextId, access.id, ioasId);
-  if (refused !== undefined) call.fail(refused.errno, refused.rule);
-  if (refused !== undefined || !call.succeed('create-access.ok')) {
+  if (refused !== undefined) {
+    call.fail(refused.errno, refused.rule);
     destroyAccess(tx, contextId, access.id);
     return;
   }
+  if (!call.succeed('create-access.ok')) return;
   const path = 'anon_inode:[iommufd_test_staccess]';
   handOutFd(call, 16, 'out_access_fd', 'iommufd-access', path, `${contextId}/${access.id}`);
 }
@@ -193,8 +195,8 @@ export function accessReplaceIoas(call: Call): void {
   const ioasId = call.struct.u32(16);
   const ioas = lookupIoas(call, ioasId, 'access-replace.ioas', contextId);
   if (ioas === undefined) return;
-  const before = access.ioas;
+  call.trial();
   const refused = changeAccessIoas(call.tx, contextId, access.id, ioasId);
   if (refused !== undefined) call.fail(refused.errno, refused.rule);
-  else if (!call.succeed('access-replace.ok')) changeAccessIoas(call.tx, contextId, access.id, before);
+  else call.succeed('access-replace.ok');
 }

@@ -1,9 +1,15 @@
 import type { Call } from '../call.js';
-import { attachDevice, bindDevice, detachDevice, replaceDevice, unbindDevice } from '../iommufd/attach.js';
+import {
+  type Attached,
+  attachDevice,
+  bindDevice,
+  detachDevice,
+  replaceDevice,
+  unbindDevice,
+} from '../iommufd/attach.js';
 import { attachmentOf, hwptOf } from '../iommufd/attach-hwpt.js';
 import {
   deviceOf,
-  dropObject,
   giveId,
   handOut,
   lookup,
@@ -43,33 +49,53 @@ function answerRefusal(call: Call, refused: Refusal): void {
   else call.fail(refused.errno, refused.rule);
 }
 
+/**
+ * Attaches, or moves, and predicts; gives what was attached when the call goes on. With fault injection the kernel's look at
+ * reserved ranges can fail, which it takes for an automatic HWPT that does not fit the device: the search
+ * goes on to the next one, or to a new one.
+ */
+function attached(
+  call: Call,
+  hwptAt: number,
+  rule: string,
+  change: (passOver: number) => Attached | Refusal,
+): Attached | undefined {
+  call.trial();
+  let result = change(0);
+  if ('ptId' in result && call.wentAnotherWay(hwptAt, result.ptId)) result = change(result.ptId);
+  if (!('ptId' in result)) {
+    answerRefusal(call, result);
+    return undefined;
+  }
+  if (result.unknown !== undefined) call.unknown(result.unknown);
+  return call.succeed(rule) ? result : undefined;
+}
+
 export function mockDomain(call: Call): void {
   const s = call.struct;
   const { tx } = call;
   const contextId = call.file.object;
   const flags = s.u32(4) === OP_MOCK_DOMAIN_FLAGS ? s.u32(28) : 0;
   if ((flags & ~VALID_FLAGS) !== 0 && call.fail('EINVAL', 'mock-domain.flags')) return;
-  const standing = nextObjectId(tx, contextId);
-  takeId(tx, contextId, standing);
-  const key = `mock:${tx.nextId('mock-devices')}`;
-  const device = bindDevice(tx, contextId, key, call.event.seq, key, nextObjectId(tx, contextId), newMockDevice(flags));
-  const attached = attachDevice(tx, contextId, device, s.u32(8), call.event.seq);
-  if (!('ptId' in attached)) {
-    unbindDevice(tx, contextId, device);
-    giveId(tx, contextId, standing);
-    answerRefusal(call, attached);
-    return;
-  }
-  if (attached.unknown !== undefined) call.unknown(attached.unknown);
-  putObject(tx, contextId, { type: 'selftest', id: standing, users: 0, since: call.event.seq, device });
-  if (!call.succeed('mock-domain.ok')) {
-    detachDevice(tx, contextId, device);
-    unbindDevice(tx, contextId, device);
-    dropObject(tx, contextId, standing);
-    return;
-  }
+  let standing = 0;
+  let device = 0;
+  const made = attached(call, 20, 'mock-domain.ok', (passOver) => {
+    standing = nextObjectId(tx, contextId);
+    takeId(tx, contextId, standing);
+    const key = `mock:${tx.nextId('mock-devices')}`;
+    const { seq } = call.event;
+    device = bindDevice(tx, contextId, key, seq, key, nextObjectId(tx, contextId), newMockDevice(flags));
+    const result = attachDevice(tx, contextId, device, s.u32(8), seq, 0, passOver);
+    if ('ptId' in result) putObject(tx, contextId, { type: 'selftest', id: standing, users: 0, since: seq, device });
+    else {
+      unbindDevice(tx, contextId, device);
+      giveId(tx, contextId, standing);
+    }
+    return result;
+  });
+  if (made === undefined) return;
   handOut(call, standing, 16, 'out_stdev_id');
-  handOut(call, attached.ptId, 20, 'out_hwpt_id');
+  handOut(call, made.ptId, 20, 'out_hwpt_id');
   handOut(call, device, 24, 'out_idev_id');
 }
 
@@ -89,31 +115,23 @@ export function pasidReplace(call: Call): void {
 function replace(call: Call, pasid: number, ptAt: number): void {
   const device = boundDevice(call);
   if (device === undefined) return;
-  replaceDevice(call.tx, call.file.object, device, call.struct.u32(ptAt), call.event.seq, pasid, (replaced) => {
-    if (!('ptId' in replaced)) {
-      answerRefusal(call, replaced);
-      return false;
-    }
-    if (replaced.unknown !== undefined) call.unknown(replaced.unknown);
-    if (!call.succeed('mock-replace.ok')) return false;
-    handOut(call, replaced.ptId, ptAt, 'pt_id');
-    return true;
-  });
+  const { tx, event } = call;
+  const ptId = call.struct.u32(ptAt);
+  const made = attached(call, ptAt, 'mock-replace.ok', (passOver) =>
+    replaceDevice(tx, call.file.object, device, ptId, event.seq, pasid, passOver),
+  );
+  if (made !== undefined) handOut(call, made.ptId, ptAt, 'pt_id');
 }
 
 export function pasidAttach(call: Call): void {
   const device = boundDevice(call);
   if (device === undefined) return;
-  const pasid = call.struct.u32(16);
-  const contextId = call.file.object;
-  const attached = attachDevice(call.tx, contextId, device, call.struct.u32(20), call.event.seq, pasid);
-  if (!('ptId' in attached)) {
-    answerRefusal(call, attached);
-    return;
-  }
-  if (attached.unknown !== undefined) call.unknown(attached.unknown);
-  if (call.succeed('mock-replace.ok')) handOut(call, attached.ptId, 20, 'pt_id');
-  else detachDevice(call.tx, contextId, device, pasid);
+  const { tx, event } = call;
+  const [pasid, ptId] = [call.struct.u32(16), call.struct.u32(20)];
+  const made = attached(call, 20, 'mock-replace.ok', (passOver) =>
+    attachDevice(tx, call.file.object, device, ptId, event.seq, pasid, passOver),
+  );
+  if (made !== undefined) handOut(call, made.ptId, 20, 'pt_id');
 }
 
 export function pasidDetach(call: Call): void {

@@ -1,7 +1,7 @@
 import { lastOf } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { lookupIoas } from '../iommufd/context.js';
-import { reserveIova, unreserve } from '../iommufd/iopt.js';
+import { reserveIova } from '../iommufd/iopt.js';
 import { type Rule, SELFTEST_FACT } from '../iommufd/rules.js';
 import {
   ACCESS_TEST_RULES,
@@ -98,12 +98,10 @@ function addReserved(call: Call): void {
   const ioas = lookupIoas(call, s.u32(8), 'test-reserve.ioas');
   if (ioas === undefined) return;
   if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+  call.trial();
   const refused = reserveIova(call.tx, ioas.id, start, last, `test:${call.event.seq}`);
-  if (refused !== undefined) {
-    call.fail(refused.errno, refused.rule);
-    return;
-  }
-  if (!call.succeed('test-reserve.ok')) unreserve(call.tx, ioas.id, `test:${call.event.seq}`);
+  if (refused !== undefined) call.fail(refused.errno, refused.rule);
+  else call.succeed('test-reserve.ok');
 }
 
 function memoryLimit(call: Call): void {

@@ -1,6 +1,7 @@
 import type { IoEvent } from '../../core/event.js';
-import { plainPath } from './kinds.js';
 import type { Tx } from '../tx.js';
+import { plainPath } from './kinds.js';
+import type { FileKind } from './state.js';
 
 /**
  * The kernel's own fault injection (Documentation/fault-injection): a number n written to /proc/<pid>/task/<tid>/fail-nth
@@ -24,6 +25,17 @@ export function followFaultInjection(tx: Tx, event: IoEvent): void {
 /** Whether a fault may hit the next call of a thread. */
 export function faultArmed(tx: Tx, tid: number): boolean {
   return tx.world.armedFaults.size > 0 && tx.world.armedFaults.has(tid);
+}
+
+/**
+ * The errors that the places of iommufd give where a fault can be injected: an allocation, the look-up of an object, the
+ * pinning of pages, and (EINVAL) a device that is added or attached. Its other errors come from checks.
+ */
+const IOMMUFD_ERRORS: ReadonlySet<string> = new Set(['ENOMEM', 'ENOENT', 'EFAULT', 'EINVAL']);
+
+/** Whether a fault can end a call on a kind of file with an error. */
+export function isFaultError(kind: FileKind, errno: string): boolean {
+  return kind !== 'iommufd' || IOMMUFD_ERRORS.has(errno);
 }
 
 /** The fault of a thread has hit: the next ones are its own. */

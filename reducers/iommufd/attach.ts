@@ -19,7 +19,7 @@ import {
 } from './context.js';
 import { realTraits } from './domain.js';
 import { makePagingHwpt } from './hwpt-make.js';
-import { destroyPagingHwpt, putHwpt } from './hwpt-object.js';
+import { destroyPagingHwpt } from './hwpt-object.js';
 import { areasInDoubt } from './iopt.js';
 import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { BoundDevice, DomainTraits, MockDevice } from './state.js';
@@ -144,7 +144,7 @@ type Change = (tx: Tx, contextId: number, deviceId: number, hwptId: number, pasi
 
 /**
  * Attaches a bound device to an IOAS or HWPT by object id (`iommufd_device_attach`). Changes nothing when it refuses;
- * with `unknown` set the recording cannot tell.
+ * with `unknown` set the recording cannot tell. `passOver` is an automatic HWPT that an injected fault kept the device from.
  */
 export function attachDevice(
   tx: Tx,
@@ -153,35 +153,24 @@ export function attachDevice(
   ptId: number,
   seq: number,
   pasid = 0,
+  passOver = 0,
 ): Attached | Refusal {
-  const result = changePt(tx, contextId, deviceId, ptId, seq, pasid, attachHwpt);
+  const result = changePt(tx, contextId, deviceId, ptId, seq, pasid, passOver, attachHwpt);
   if ('ptId' in result) addUsers(tx, contextId, deviceId, 1);
   return result;
 }
 
-/**
- * Moves an attached device to another IOAS or HWPT (`iommufd_device_replace`). `stays` sees the outcome and says whether
- * the device moved; where it did not, it is on its old HWPT again. That one, if it is automatic, does not go before.
- */
+/** Moves an attached device to another IOAS or HWPT (`iommufd_device_replace`). */
 export function replaceDevice(
   tx: Tx,
   contextId: number,
   deviceId: number,
   ptId: number,
   seq: number,
-  pasid: number,
-  stays: (result: Attached | Refusal) => boolean,
-): void {
-  const old = attachmentOf(tx, contextId, deviceOf(tx, contextId, deviceId), pasid)?.hwpt ?? 0;
-  if (old !== 0) addUsers(tx, contextId, old, 1);
-  const result = changePt(tx, contextId, deviceId, ptId, seq, pasid, replaceHwpt);
-  const moved = stays(result);
-  if (old === 0) return;
-  if (moved) putHwpt(tx, contextId, old);
-  else {
-    if ('ptId' in result) replaceHwpt(tx, contextId, deviceId, old, pasid);
-    addUsers(tx, contextId, old, -1);
-  }
+  pasid = 0,
+  passOver = 0,
+): Attached | Refusal {
+  return changePt(tx, contextId, deviceId, ptId, seq, pasid, passOver, replaceHwpt);
 }
 
 /** Detaches a device; nothing when it is not attached (`iommufd_device_detach`). */
@@ -196,6 +185,7 @@ function changePt(
   ptId: number,
   seq: number,
   pasid: number,
+  passOver: number,
   change: Change,
 ): Attached | Refusal {
   const object = objectOf(tx, contextId, ptId);
@@ -208,7 +198,7 @@ function changePt(
     case 'hwpt-nested':
       return change(tx, contextId, deviceId, ptId, pasid) ?? attached(tx, contextId, ptId);
     case 'ioas':
-      return autoDomain(tx, contextId, deviceId, ptId, seq, pasid, change);
+      return autoDomain(tx, contextId, deviceId, ptId, seq, pasid, passOver, change);
     default:
       return WRONG_TYPE;
   }
@@ -229,10 +219,11 @@ function autoDomain(
   ioasId: number,
   seq: number,
   pasid: number,
+  passOver: number,
   change: Change,
 ): Attached | Refusal {
   for (const id of ioasOfObject(tx, contextId, ioasId).hwpts) {
-    if (!typedObject(tx, contextId, id, 'hwpt-paging')?.auto) continue;
+    if (id === passOver || !typedObject(tx, contextId, id, 'hwpt-paging')?.auto) continue;
     const refused = change(tx, contextId, deviceId, id, pasid);
     if (refused === undefined) return attached(tx, contextId, id);
     if (refused.errno !== 'EINVAL') return refused;

@@ -177,6 +177,7 @@ function unmapDma(call: Call): void {
     return;
   }
   if (ioas.noLargePages) {
+    call.trial();
     const refused =
       cut(call, ioas.id, sub(add(iova, size), 1)) ?? (iova === 0 ? undefined : cut(call, ioas.id, sub(iova, 1)));
     if (refused !== undefined && call.fail(refused.errno, refused.rule)) return;

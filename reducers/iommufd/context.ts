@@ -80,8 +80,16 @@ export function takeId(tx: Tx, contextId: number, id: number): void {
   patchContext(tx, contextId, { nextObjectId: id + 1 });
 }
 
+/** Hands an id back. What is free above all that are taken is not listed, so that equal states are equal. */
 export function giveId(tx: Tx, contextId: number, id: number): void {
-  tx.openTable(tx.world.iommufds, contextId, 'freeIds').set(id, true);
+  const free = tx.openTable(tx.world.iommufds, contextId, 'freeIds');
+  let next = contextOf(tx, contextId).nextObjectId;
+  if (id !== next - 1) {
+    free.set(id, true);
+    return;
+  }
+  for (next = id; free.delete(next - 1); ) next--;
+  patchContext(tx, contextId, { nextObjectId: next });
 }
 
 export function patchContext(tx: Tx, contextId: number, patch: Partial<IommufdContext>): void {

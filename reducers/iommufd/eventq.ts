@@ -162,19 +162,21 @@ function readFaults(call: Call, contextId: number, queue: FaultQueue, count: num
   const fits = Math.min(Math.floor(count / FAULT_BYTES), queue.deliver.size);
   if (fits === 0 && queue.deliver.size > 0 && call.fail('EINVAL', 'fault-read.room')) return;
   if (!call.succeed('fault-read.ok', fits * FAULT_BYTES)) return;
+  // Fewer where the recording shows so: memory for the cookie of the next one was lacking.
+  const given = Math.min(fits, Math.floor(bytesDone(call) / FAULT_BYTES));
   const deliver = queue.deliver.edit();
   const pending = queue.pending.edit();
   const freeCookies = queue.freeCookies.edit();
   let { nextCookie } = queue;
   const told: FaultGroup[] = [];
   for (const [arrival, group] of queue.deliver) {
-    if (told.length === fits) break;
+    if (told.length === given) break;
     const cookie = freeCookies.firstKey() ?? nextCookie++;
     freeCookies.delete(cookie);
     deliver.delete(arrival);
-    const given = Object.freeze({ ...group, cookie });
-    pending.set(cookie, given);
-    told.push(given);
+    const read = Object.freeze({ ...group, cookie });
+    pending.set(cookie, read);
+    told.push(read);
   }
   patchObject(call.tx, contextId, queue, {
     deliver: deliver.freeze(),
@@ -183,6 +185,11 @@ function readFaults(call: Call, contextId: number, queue: FaultQueue, count: num
     nextCookie,
   });
   tellFaults(call, told);
+}
+
+/** How many bytes the recording says that a successful read or write moved. */
+function bytesDone(call: Call): number {
+  return Number(call.recordedRet);
 }
 
 function tellFaults(call: Call, groups: readonly FaultGroup[]): void {
@@ -215,8 +222,9 @@ function writeAnswers(call: Call, contextId: number, queue: FaultQueue, count: n
     call.fail('EINVAL', rule);
     return;
   }
-  if (call.succeed('fault-write.ok', done))
-    patchObject(call.tx, contextId, queue, withoutCookies(queue, [...answered]));
+  if (!call.succeed('fault-write.ok', done)) return;
+  const taken = [...answered].slice(0, Math.floor(bytesDone(call) / RESPONSE_BYTES));
+  patchObject(call.tx, contextId, queue, withoutCookies(queue, taken));
 }
 
 // ---- vIOMMU events ------------------------------------------------------------------------------------------
@@ -226,9 +234,12 @@ const FLAG_LOST = 1;
 /** Header and data of the largest event. */
 const EVENT_MAX_BYTES = 64;
 
-/** Adds an event to a queue; a full one gets, or moves to its end, the header of lost events. */
-export function reportVevent(tx: Tx, contextId: number, queue: VeventQueue, data: Bytes): void {
-  const lost = queue.eventCount === queue.depth;
+/**
+ * Adds an event to a queue; a full one gets, or moves to its end, the header of lost events. So does one for whose event
+ * there was no memory: `data` is then null.
+ */
+export function reportVevent(tx: Tx, contextId: number, queue: VeventQueue, data: Bytes | null): void {
+  const lost = data === null || queue.eventCount === queue.depth;
   const event: Vevent = Object.freeze({ lost, sequence: queue.sequence, data: lost ? Bytes.EMPTY : data });
   const deliver = queue.deliver.edit();
   const end = deliver.lastKey() ?? 0;
@@ -250,25 +261,35 @@ export function veventIo(call: Call): void {
   }
   const room = Number(call.event.lengthBytes);
   if (room < HEADER_BYTES && call.fail('EINVAL', 'vevent-read.size')) return;
+  const fits = takeEvents(queue, room);
+  if (fits.bytes.length === 0 && queue.deliver.size > 0 && call.fail('EINVAL', 'vevent-read.room')) return;
+  if (!call.succeed('vevent-read.ok', fits.bytes.length)) return;
+  const taken = bytesDone(call) < fits.bytes.length ? takeEvents(queue, bytesDone(call)) : fits;
+  patchObject(call.tx, contextId, queue, {
+    deliver: taken.left.freeze(),
+    eventCount: queue.eventCount - taken.events,
+  });
+  if (taken.bytes.length > 0 && call.event.addr !== null) call.outBytes(call.event.addr, taken.bytes, 'buf');
+}
+
+/** What a read with so much room gets, and what it leaves. */
+function takeEvents(
+  queue: VeventQueue,
+  room: number,
+): { bytes: Bytes; left: OrderedMap<number, Vevent>; events: number } {
   const bytes = new Uint8Array(Math.min(room, queue.deliver.size * EVENT_MAX_BYTES));
-  const deliver = queue.deliver.edit();
+  const left = queue.deliver.edit();
   let done = 0;
   let events = 0;
   for (const [arrival, event] of queue.deliver) {
     const size = HEADER_BYTES + event.data.length;
-    if (done + size > room || done + size > bytes.length) break;
+    if (done + size > bytes.length) break;
     putU32(bytes, done, event.lost ? FLAG_LOST : 0);
     putU32(bytes, done + 4, event.sequence);
     event.data.copyTo(bytes, done + HEADER_BYTES);
     done += size;
-    deliver.delete(arrival);
+    left.delete(arrival);
     if (!event.lost) events++;
   }
-  if (done === 0 && queue.deliver.size > 0 && call.fail('EINVAL', 'vevent-read.room')) return;
-  if (!call.succeed('vevent-read.ok', done)) return;
-  patchObject(call.tx, contextId, queue, {
-    deliver: deliver.freeze(),
-    eventCount: queue.eventCount - events,
-  });
-  if (done > 0 && call.event.addr !== null) call.outBytes(call.event.addr, new Bytes(bytes, 0, done), 'buf');
+  return { bytes: new Bytes(bytes, 0, done), left, events };
 }

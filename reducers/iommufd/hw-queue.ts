@@ -67,6 +67,7 @@ export function hwQueueAlloc(call: Call): void {
 
 /** Takes both ids, pins, looks at the index; all of it is undone where the call fails. */
 function pinAndMake(call: Call, viommu: Viommu, start: U64, whole: U64): void {
+  call.trial();
   const { tx } = call;
   const contextId = call.file.object;
   const id = nextObjectId(tx, contextId);

@@ -1,6 +1,7 @@
 import { Bytes } from '../../core/bytes.js';
 import type { Call } from '../call.js';
 import { MOCK_OWNER, mockTraits } from '../devices/mock-domain.js';
+import { MAY_BE_MEDIATED, mayBeMediated } from './attach.js';
 import {
   addUsers,
   handOut,
@@ -12,7 +13,6 @@ import {
   takeId,
   typedObject,
 } from './context.js';
-import { MAY_BE_MEDIATED, mayBeMediated } from './attach.js';
 import { realTraits } from './domain.js';
 import { makePagingHwpt } from './hwpt-make.js';
 import { destroyNestedHwpt, destroyPagingHwpt, setFault } from './hwpt-object.js';
@@ -92,6 +92,7 @@ function paging(call: Call, device: BoundDevice, ioas: IoasObject): void {
   }
   const domain = device.mock !== null ? mockPaging(call, device, flags) : realPaging(call, device, flags);
   if (domain === undefined) return;
+  call.trial();
   const made = makePagingHwpt(call.tx, {
     contextId,
     ioasId: ioas.id,
@@ -160,6 +161,7 @@ function nested(call: Call, device: BoundDevice, parent: PagingHwpt | Viommu): v
   }
   const iotlb = device.mock !== null ? mockIotlb(call) : realNested(call);
   if (iotlb === undefined) return;
+  call.trial();
   const contextId = call.file.object;
   const id = nextObjectId(call.tx, contextId);
   takeId(call.tx, contextId, id);
@@ -222,10 +224,5 @@ function finish(call: Call, made: PagingHwpt | NestedHwpt, undo: (hwpt: PagingHw
     }
     if (fault !== undefined) setFault(call.tx, contextId, made, fault.id);
   }
-  if (call.succeed('hwpt-alloc.ok')) {
-    handOut(call, made.id, 16, 'out_hwpt_id');
-    return;
-  }
-  const now = objectOf(call.tx, contextId, made.id);
-  if (now !== undefined) undo(now as PagingHwpt | NestedHwpt);
+  if (call.succeed('hwpt-alloc.ok')) handOut(call, made.id, 16, 'out_hwpt_id');
 }

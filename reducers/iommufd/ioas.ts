@@ -10,6 +10,7 @@ import {
   handOutId,
   lookup,
   lookupIoas,
+  markContextUnknown,
   objectOf,
   patchContext,
   patchIoas,
@@ -227,6 +228,9 @@ function adoptCompatIoas(call: Call): void {
   const id = recorded32(call, 4);
   if (id === undefined || id === 0) return;
   const contextId = call.file.object;
-  if (objectOf(call.tx, contextId, id) === undefined) addIoas(call.tx, contextId, id, call.event.seq, call.event.seq);
-  patchContext(call.tx, contextId, { vfioIoas: id });
+  const known = objectOf(call.tx, contextId, id);
+  if (known === undefined) addIoas(call.tx, contextId, id, call.event.seq, call.event.seq);
+  // An id that something else has is gone in the kernel; what has taken its place is not known.
+  if (known === undefined || known.type === 'ioas') patchContext(call.tx, contextId, { vfioIoas: id });
+  else markContextUnknown(call.tx, contextId, call.event.seq);
 }

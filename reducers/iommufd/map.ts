@@ -155,7 +155,8 @@ function place(
   }
   if (refuseSlices(call, ioas, slices, prot)) return undefined;
   if (!call.succeed(rule)) return undefined;
-  putSlices(call, ioas, slices, at, prot);
+  // A choice that the recording contradicts is one finding, and the state goes by the recording.
+  putSlices(call, ioas, slices, fixed ? at : (recordedIova(call) ?? at), prot);
   return at;
 }
 

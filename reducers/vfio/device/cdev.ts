@@ -1,6 +1,5 @@
 import { add } from '../../../core/u64.js';
 import { type Call, find } from '../../call.js';
-import { changeAccessIoas } from '../../iommufd/access.js';
 import {
   type Attached,
   attachDevice,
@@ -11,14 +10,7 @@ import {
   replaceDevice,
 } from '../../iommufd/attach.js';
 import { maxPasidLog2 } from '../../iommufd/attach-hwpt.js';
-import {
-  contextOf,
-  deviceOf as deviceObject,
-  markContextUnknown,
-  objectOf,
-  shownId,
-  typedObject,
-} from '../../iommufd/context.js';
+import { contextOf, deviceOf as deviceObject, markContextUnknown, objectOf, shownId } from '../../iommufd/context.js';
 import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, openDevice, patchDevice } from '../devices.js';
@@ -179,14 +171,14 @@ function attachShows(call: Call, device: VfioDevice, ptId: number): void {
 function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
   const { tx } = call;
   const { iommufd, devid } = device;
-  const before = typedObject(tx, iommufd, devid, 'access')?.ioas ?? 0;
+  call.trial();
   const result = attachEmulated(tx, iommufd, devid, ptId);
   if (!('ptId' in result)) {
     if (result.errno === '') call.unknown(result.unknown);
     else call.fail(result.errno, result.rule);
     return;
   }
-  if (!call.succeed('attach-pt.mediated')) changeAccessIoas(tx, iommufd, devid, before);
+  call.succeed('attach-pt.mediated');
 }
 
 /**
@@ -198,14 +190,14 @@ function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): vo
   const { iommufd, devid } = device;
   const { seq } = call.event;
   const rid = pasid === WHOLE_DEVICE ? 0 : pasid;
+  call.trial();
   if (pasid === WHOLE_DEVICE ? device.attached : device.pasids.includes(pasid)) {
-    replaceDevice(tx, iommufd, devid, ptId, seq, rid, (result) => happens(call, device, rid, result));
+    happens(call, device, rid, replaceDevice(tx, iommufd, devid, ptId, seq, rid));
     return;
   }
   if (pasid > MAX_PASID && refuse(call, R.pasidTooHigh)) return;
   const result = attachDevice(tx, iommufd, devid, ptId, seq, rid);
   if (happens(call, device, rid, result)) keepAttached(tx, device, pasid);
-  else if ('ptId' in result) detachDevice(tx, iommufd, devid, rid);
 }
 
 /** Predicts what became of an attach; true when the recording shows that the device has moved so. */
