@@ -1,5 +1,5 @@
 import type { OrderedMap } from './ordered-map.js';
-import { add, sub, type U64 } from './u64.js';
+import { add, sub, type U64, U64_MAX } from './u64.js';
 
 /** A closed interval of addresses. `end` and `length` exist only at the uAPI edge. */
 export interface Interval {
@@ -46,6 +46,29 @@ export function overlapping<R extends Interval>(map: RangeMap<R>, start: U64, la
     return undefined;
   });
   return found;
+}
+
+/**
+ * Puts a range into an open map, in the place of whatever was there, and joins it with the neighbours that `joins` says
+ * are equal but for their place. `trim` as for {@link carve}.
+ */
+export function put<R extends Interval>(
+  map: RangeMap<R>,
+  range: R,
+  trim: (range: R, start: U64, last: U64) => R,
+  joins: (a: R, b: R) => boolean,
+): void {
+  const { start, last } = range;
+  carve(map, start, last, trim);
+  const left = map.lower(start);
+  const from = left !== undefined && add(left.last, 1) === start && joins(left, range) ? left.start : start;
+  const right = last === U64_MAX ? undefined : map.get(add(last, 1));
+  if (right === undefined || !joins(range, right)) {
+    map.set(from, trim(range, from, last));
+    return;
+  }
+  map.delete(right.start);
+  map.set(from, trim(range, from, right.last));
 }
 
 /** The first address of `start..last` that no range holds; undefined when the ranges cover all of it. */

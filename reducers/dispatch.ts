@@ -9,6 +9,7 @@ import { identifyFile } from './files/open-files.js';
 import { processOf } from './files/processes.js';
 import { reduceFiles } from './files/reduce.js';
 import type { FileKind, OpenFile, Process } from './files/state.js';
+import { threadWentOn } from './hmm/notified.js';
 import { pagesAfter, pagesBefore } from './hmm/reduce.js';
 import { reduceMemory } from './memory/reduce.js';
 import type { Tx } from './tx.js';
@@ -47,8 +48,11 @@ export class Reducer {
   /** Applies one event. Gives the verdict when it was a call of a modelled interface, else undefined. */
   reduce(tx: Tx, event: Event): Verdict | undefined {
     switch (event.kind) {
-      case 'ioctl':
-        return this.#ioctl(tx, event);
+      case 'ioctl': {
+        const verdict = this.#ioctl(tx, event);
+        if (tx.world.notified.size > 0) threadWentOn(tx, event);
+        return verdict;
+      }
       case 'io':
         reduceFiles(tx, event, this.#families);
         followFaultInjection(tx, event);

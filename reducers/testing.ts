@@ -44,6 +44,8 @@ const PLAIN: { readonly [K in Kind]?: object } = {
     permittedCaps: null,
     flags: 0,
   },
+  mirrorMap: { mirror: 0, driver: '', mm: 0, start: 0, last: 0, flags: 1, owner: 0, memory: 0, notifierSeq: null },
+  mirrorInvalidate: { mirror: 0, mm: 0, start: 0, last: 0, notifierSeq: null },
 };
 
 /** An event of a kind; `seq` is set by {@link replay}. A failure needs `ret: -1` and `errno`. */

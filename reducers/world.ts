@@ -2,6 +2,7 @@ import type { Bytes } from '../core/bytes.js';
 import { OrderedMap } from '../core/ordered-map.js';
 import type { U64 } from '../core/u64.js';
 import type { FdTable, OpenFile, Process } from './files/state.js';
+import type { NotifiedMm } from './hmm/notified.js';
 import type { Deferred, Mirror } from './hmm/state.js';
 import type { GapTree } from './iommufd/gaps.js';
 import type { Ioas, IommufdContext, SharedPages, TestDmaBuf } from './iommufd/state.js';
@@ -51,6 +52,8 @@ export interface World {
   readonly pageTables: OrderedMap<number, PageTable>;
   /** Kernel addresses of an mm, as kernel events name it -> address space id. */
   readonly mms: OrderedMap<U64, number>;
+  /** By the kernel's address of an mm: its invalidations that are under way, and the mirrors that drivers report. */
+  readonly notified: OrderedMap<U64, NotifiedMm>;
   /** Migrations of kernel events whose device is not known yet, by thread. */
   readonly deferred: OrderedMap<number, Deferred>;
   /** Facts of the machine, by a key such as `vfio-device/0000:00:10.0/num_regions`. */
@@ -79,6 +82,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'mirrors',
   'pageTables',
   'mms',
+  'notified',
   'deferred',
   'facts',
   'armedFaults',

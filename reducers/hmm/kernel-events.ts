@@ -5,10 +5,13 @@ import type { Families } from '../family.js';
 import { processOf } from '../files/processes.js';
 import type { Process } from '../files/state.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { type OpenInvalidation, PAGE_BYTES, pageTableOf, raiseKnowledge, setRun } from '../memory/pagetable.js';
+import { PAGE_BYTES, pageTableOf, raiseKnowledge, setRun } from '../memory/pagetable.js';
 import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
+import type { World } from '../world.js';
+import { settleTold, teachAll } from './driver-mirror.js';
 import { actOn, Machine, NOTIFY_MIGRATE } from './machine.js';
+import { invalidatedJustNow, noteInvalidation } from './notified.js';
 import { dropPages } from './space-life.js';
 import type { Invalidation, Mirror } from './state.js';
 import { touch } from './touch.js';
@@ -39,7 +42,10 @@ export function followFault(tx: Tx, event: FaultEvent, families: Families): void
   const start = alignDown(event.addr, PAGE_BYTES);
   const before = rangeAt(pageTableOf(tx, space, 'events').runs, start);
   if (before?.kind === 'private') settleDeferred(tx, event.tid, before.device, event.seq);
-  const machine = Machine.of(tx, space, event.seq);
+  // A fault is shown when it is over. What it invalidated was exchanged before its end, and others may have seen it.
+  const since = invalidatedJustNow(tx.world, event.mm, event.tid, start)?.seq ?? event.seq;
+  if (before !== undefined && before.since > since) return;
+  const machine = Machine.of(tx, space, since);
   if (machine === undefined) return;
   const vma = machine.vmaAt(event.addr);
   const write = (event.flags & FAULT_WRITE) !== 0;
@@ -84,6 +90,7 @@ function bindSpace(tx: Tx, process: Process, event: FaultEvent, families: Famili
   tx.world.mms.set(event.mm, space);
   const table = pageTableOf(tx, space, 'events');
   tx.world.pageTables.set(space, Object.freeze({ ...table, mm: event.mm }));
+  teachAll(tx, event.mm);
   return space;
 }
 
@@ -91,13 +98,13 @@ function bindSpace(tx: Tx, process: Process, event: FaultEvent, families: Famili
 
 /** Mirrors act where the kernel calls them: at the start. */
 export function followInvalidation(tx: Tx, event: InvalidateEvent): void {
+  if (event.kind === 'invalidateEnd') settleTold(tx, event);
+  noteInvalidation(tx, event);
   const space = tx.world.mms.get(event.mm);
-  if (space === undefined) return;
-  noteInvalidation(tx, space, event);
-  if (event.kind === 'invalidateEnd') return;
+  if (space === undefined || event.kind === 'invalidateEnd') return;
   if (event.type === NOTIFY_MIGRATE && event.owner !== 0) {
-    const device = tx.world.facts.get(ownerKey(event.owner))?.value;
-    if (typeof device !== 'number') defer(tx, event, space);
+    const device = deviceOfOwner(tx.world, event.owner);
+    if (device === undefined) defer(tx, event, space);
     else
       actOnSpace(tx, space, {
         start: event.start,
@@ -119,32 +126,6 @@ export function followInvalidation(tx: Tx, event: InvalidateEvent): void {
   });
 }
 
-/** How many invalidations may be open at once; more are no kernel's, and are not followed. */
-const OPEN_MAX = 256;
-const NONE: readonly OpenInvalidation[] = Object.freeze([]);
-
-function noteInvalidation(tx: Tx, space: number, event: InvalidateEvent): void {
-  const table = tx.world.pageTables.get(space);
-  if (table === undefined) return;
-  const { start, last, type, seq, tid } = event;
-  let invalidating: readonly OpenInvalidation[];
-  if (event.kind === 'invalidateStart') {
-    const begun: OpenInvalidation = Object.freeze({ start, last, type, seq, tid });
-    invalidating = table.invalidating.length === 0 ? [begun] : [...table.invalidating.slice(1 - OPEN_MAX), begun];
-  } else {
-    const begun = beginningOf(table.invalidating, event);
-    if (begun === undefined) return;
-    invalidating = table.invalidating.length === 1 ? NONE : table.invalidating.filter((open) => open !== begun);
-  }
-  tx.world.pageTables.set(space, Object.freeze({ ...table, invalidating: Object.freeze(invalidating) }));
-}
-
-/** The invalidation that an end belongs to: the last of its thread with the same range and type. */
-export function beginningOf(open: readonly OpenInvalidation[], end: InvalidateEvent): OpenInvalidation | undefined {
-  const { start, last, type, tid } = end;
-  return open.findLast((o) => o.tid === tid && o.start === start && o.last === last && o.type === type);
-}
-
 /** How many invalidations of one call wait at most; more are taken for a foreign device's. */
 const DEFERRED_MAX = 1024;
 
@@ -155,6 +136,12 @@ function defer(tx: Tx, event: InvalidateEvent, space: number): void {
   const ranges = tx.world.deferred.get(event.tid)?.ranges ?? [];
   const all = Object.freeze([...ranges, Object.freeze({ start: event.start, last: event.last })]);
   tx.world.deferred.set(event.tid, Object.freeze({ space, owner: event.owner, ranges: all }));
+}
+
+/** The device that a migration's owner is; undefined while nothing has told. */
+export function deviceOfOwner(world: World, owner: U64): number | undefined {
+  const device = world.facts.get(ownerKey(owner))?.value;
+  return typeof device === 'number' ? device : undefined;
 }
 
 function ownerKey(owner: U64): string {

@@ -1,6 +1,6 @@
-import type { RangeMap } from '../../core/interval.js';
-import { carve, firstGap, overlapping } from '../../core/interval.js';
-import { add, max, min, sub, type U64 } from '../../core/u64.js';
+import type { Interval, RangeMap } from '../../core/interval.js';
+import { carve, firstGap, overlapping, put } from '../../core/interval.js';
+import { max, min, sub, type U64 } from '../../core/u64.js';
 import type { MirrorEntry, MirrorPte } from './state.js';
 
 /**
@@ -8,29 +8,19 @@ import type { MirrorEntry, MirrorPte } from './state.js';
  * Each operation costs O(log n) plus the runs touched.
  */
 
-export function trimPte(pte: MirrorPte, start: U64, last: U64): MirrorPte {
+export function trimPte<P extends Interval>(pte: P, start: U64, last: U64): P {
   return pte.start === start && pte.last === last ? pte : Object.freeze({ ...pte, start, last });
 }
 
 /** Takes all entries of a range away, as an invalidation does. Gives what was touched, as it was. */
-export function dropEntries(ptes: RangeMap<MirrorPte>, start: U64, last: U64): readonly MirrorPte[] {
+export function dropEntries<P extends Interval>(ptes: RangeMap<P>, start: U64, last: U64): readonly P[] {
   return carve(ptes, start, last, trimPte);
 }
 
 /** Puts equal entries into a range and joins them with equal neighbours. */
 export function putEntries(ptes: RangeMap<MirrorPte>, start: U64, last: U64, entry: MirrorEntry): void {
-  carve(ptes, start, last, trimPte);
-  let from = start;
-  let to = last;
-  const left = ptes.lower(start);
-  if (left !== undefined && add(left.last, 1) === start && equal(left, entry)) from = left.start;
-  const right = ptes.get(add(last, 1));
-  if (right !== undefined && equal(right, entry)) {
-    to = right.last;
-    ptes.delete(right.start);
-  }
   const { access, bare, since } = entry;
-  ptes.set(from, Object.freeze({ start: from, last: to, access, bare, since }));
+  put(ptes, Object.freeze({ start, last, access, bare, since }), trimPte, equal);
 }
 
 function equal(a: MirrorEntry, b: MirrorEntry): boolean {

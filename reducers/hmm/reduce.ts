@@ -7,8 +7,10 @@ import { lastOfPages } from '../memory/flags.js';
 import { noteChange, raiseKnowledge, settleChanges } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
 import type { World } from '../world.js';
+import { followMirror } from './driver-mirror.js';
 import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
+import { threadWentOn } from './notified.js';
 import { callChangesPages, MADV_POPULATE_READ, MADV_POPULATE_WRITE, mappingFills } from './space-calls.js';
 import { dropPages, forkPages } from './space-life.js';
 
@@ -23,6 +25,21 @@ function callerOf(world: World, event: Event): Process | undefined {
   return knownProcessOf(world, event) ?? (event.pid === 0 ? undefined : world.processes.get(event.pid));
 }
 
+/** Whether an event may stand in the middle of a call of its thread, and tells nothing of the call's end. */
+function insideCall({ kind }: Event): boolean {
+  switch (kind) {
+    case 'invalidateStart':
+    case 'invalidateEnd':
+    case 'mirrorMap':
+    case 'mirrorUnmap':
+    case 'mirrorInvalidate':
+    case 'mirrorEnd':
+      return true;
+    default:
+      return false;
+  }
+}
+
 /** The space that an event acts in, as it was before; 0 where no page table is concerned. */
 export function pagesBefore(tx: Tx, event: Event): number {
   if (event.kind === 'madvise' && (event.advice === MADV_POPULATE_READ || event.advice === MADV_POPULATE_WRITE)) {
@@ -33,7 +50,7 @@ export function pagesBefore(tx: Tx, event: Event): number {
   const process = callerOf(tx.world, event);
   const space = process?.space ?? 0;
   if (!tx.world.pageTables.has(space)) return 0;
-  if (event.kind !== 'invalidateStart' && event.kind !== 'invalidateEnd') settleChanges(tx, space, event.tid);
+  if (!insideCall(event)) settleChanges(tx, space, event.tid);
   switch (event.kind) {
     case 'mmap':
     case 'munmap':
@@ -75,6 +92,11 @@ function rangeOf(event: Event): Interval | undefined {
 
 /** `space` is what {@link pagesBefore} gave. */
 export function pagesAfter(tx: Tx, event: Event, space: number, families: Families): void {
+  changePages(tx, event, space, families);
+  if (tx.world.notified.size > 0 && !insideCall(event)) threadWentOn(tx, event);
+}
+
+function changePages(tx: Tx, event: Event, space: number, families: Families): void {
   switch (event.kind) {
     case 'fault':
       followFault(tx, event, families);
@@ -82,6 +104,12 @@ export function pagesAfter(tx: Tx, event: Event, space: number, families: Famili
     case 'invalidateStart':
     case 'invalidateEnd':
       followInvalidation(tx, event);
+      return;
+    case 'mirrorMap':
+    case 'mirrorUnmap':
+    case 'mirrorInvalidate':
+    case 'mirrorEnd':
+      followMirror(tx, event);
       return;
     case 'exec':
     case 'exit':

@@ -42,7 +42,10 @@ function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
 /** The space is gone: so are its entries, and all that its mirrors held (MMU_NOTIFY_RELEASE). */
 export function dropPages(tx: Tx, space: number, seq: number): void {
   const mm = tx.world.pageTables.get(space)?.mm ?? null;
-  if (mm !== null && tx.world.mms.get(mm) === space) tx.world.mms.delete(mm);
+  if (mm !== null && tx.world.mms.get(mm) === space) {
+    tx.world.mms.delete(mm);
+    tx.world.notified.delete(mm);
+  }
   tx.world.pageTables.delete(space);
   for (const mirror of [...tx.world.mirrors.values()]) {
     if (mirror.space !== space) continue;

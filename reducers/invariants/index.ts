@@ -4,7 +4,7 @@ import { invalidationBalance } from './invalidation-balance.js';
 import { leakedMappings } from './leaked-mappings.js';
 import { memoryPinned } from './memory-pinned.js';
 import { mirrorBare } from './mirror-bare.js';
-import { mirrorStale } from './mirror-stale.js';
+import { mirrorExclusive, mirrorPrivate, mirrorRights, mirrorStale, mirrorUpdate } from './mirror-rules.js';
 
 /** Every invariant that is checked unless the user says otherwise, in the order of their names. */
 export const invariants: readonly Invariant<World>[] = [
@@ -12,5 +12,9 @@ export const invariants: readonly Invariant<World>[] = [
   leakedMappings,
   memoryPinned,
   mirrorBare,
+  mirrorExclusive,
+  mirrorPrivate,
+  mirrorRights,
   mirrorStale,
+  mirrorUpdate,
 ];

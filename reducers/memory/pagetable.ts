@@ -57,13 +57,6 @@ export interface Change extends Interval {
   readonly open: boolean;
 }
 
-/** An invalidation that has begun and not ended. */
-export interface OpenInvalidation extends Interval {
-  readonly seq: number;
-  readonly tid: number;
-  readonly type: number;
-}
-
 export interface PageTable {
   /** Id of the address space; the key too. */
   readonly space: number;
@@ -75,8 +68,6 @@ export interface PageTable {
   readonly mm: U64 | null;
   /** The last calls that changed what is mapped, oldest first: a device call that they overlap saw some of them. */
   readonly changes: readonly Change[];
-  /** Invalidations of kernel events that are under way, oldest first; the kernel nests them by thread. */
-  readonly invalidating: readonly OpenInvalidation[];
 }
 
 export const PAGE_BYTES = 4096;
@@ -93,7 +84,6 @@ export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTa
     devices: 0,
     mm: null,
     changes: Object.freeze([]),
-    invalidating: Object.freeze([]),
   });
   tx.world.pageTables.set(space, made);
   return made;

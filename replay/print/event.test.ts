@@ -12,6 +12,7 @@ const test = suite('events as text');
 
 const text = (event: Event, judged?: Judged): string => eventText({ event, judged });
 const HEAD = { seq: 0, tsNs: 0, pid: 0, tid: 1, file: 0, line: 0 };
+const MIRROR = { mirror: 0xa0, mm: 1, start: 0x1000, last: 0x1fff };
 const failed = { ret: -1, errno: 'EINVAL' } as const;
 
 test('each kind in the words of its call', () => {
@@ -90,6 +91,24 @@ test('each kind in the words of its call', () => {
       { ...HEAD, kind: 'invalidateStart', mm: 1, start: 0x1000, last: 0x1fff, type: 6, flags: 0, owner: 0 },
       'invalidation MIGRATE begins: 0x1000-0x1fff',
     ],
+    [
+      { ...HEAD, ...MIRROR, kind: 'mirrorMap', driver: 'rxe', flags: 3, owner: 0, memory: 0, notifierSeq: 17 },
+      'mirror rxe 0xa0 takes 0x1000-0x1fff for read and write, read at 17',
+    ],
+    [
+      { ...HEAD, ...MIRROR, kind: 'mirrorMap', driver: '', flags: 4, owner: 11, memory: 11, notifierSeq: null },
+      'mirror 0xa0 takes 0x1000-0x1fff for atomic access, device-private memory of 0xb',
+    ],
+    [{ ...HEAD, ...MIRROR, kind: 'mirrorUnmap' }, 'mirror 0xa0 drops 0x1000-0x1fff'],
+    [
+      { ...HEAD, ...MIRROR, kind: 'mirrorInvalidate', notifierSeq: 19 },
+      'mirror 0xa0 is told of an invalidation: 0x1000-0x1fff, number 19',
+    ],
+    [
+      { ...HEAD, ...MIRROR, kind: 'mirrorInvalidate', notifierSeq: null },
+      'mirror 0xa0 is told of an invalidation: 0x1000-0x1fff',
+    ],
+    [{ ...HEAD, kind: 'mirrorEnd', mirror: 0xa0, mm: 1 }, 'mirror 0xa0 ends'],
     [{ ...HEAD, kind: 'signal', text: 'SIGSEGV {si_signo=SIGSEGV}' }, 'SIGSEGV {si_signo=SIGSEGV}'],
   ];
   for (const [event, expected] of rows) assert.is(text(event), expected);

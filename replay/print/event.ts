@@ -1,6 +1,14 @@
 import { basename } from 'node:path';
 import type { Bytes } from '../../core/bytes.js';
-import type { Event, IoctlEvent, MemNote } from '../../core/event.js';
+import {
+  type Event,
+  type IoctlEvent,
+  type MemNote,
+  MIRROR_ATOMIC,
+  MIRROR_READ,
+  MIRROR_WRITE,
+  type MirrorEvent,
+} from '../../core/event.js';
 import { hex, type U64 } from '../../core/u64.js';
 import { formatCall } from '../../core/uapi/format.js';
 import type { Judged, JudgedEvent } from '../judged.js';
@@ -102,11 +110,45 @@ function callText(event: Event, judged: Judged | undefined): string {
     case 'invalidateStart':
     case 'invalidateEnd': {
       const what = event.kind === 'invalidateStart' ? 'begins' : 'ends';
-      return `invalidation ${invalidationText(event.type)} ${what}: ${hex(event.start)}-${hex(event.last)}`;
+      return `invalidation ${invalidationText(event.type)} ${what}: ${rangeText(event)}`;
     }
+    case 'mirrorMap': {
+      const memory = event.memory === 0 ? '' : `, device-private memory of ${hex(event.memory)}`;
+      const read = event.notifierSeq === null ? '' : `, read at ${event.notifierSeq}`;
+      return `${mirrorText(event)} takes ${rangeText(event)} for ${accessText(event.flags)}${memory}${read}`;
+    }
+    case 'mirrorUnmap':
+      return `${mirrorText(event)} drops ${rangeText(event)}`;
+    case 'mirrorInvalidate': {
+      const number = event.notifierSeq === null ? '' : `, number ${event.notifierSeq}`;
+      return `${mirrorText(event)} is told of an invalidation: ${rangeText(event)}${number}`;
+    }
+    case 'mirrorEnd':
+      return `${mirrorText(event)} ends`;
     default:
       return memoryText(event);
   }
+}
+
+function mirrorText(event: MirrorEvent): string {
+  const name = event.kind === 'mirrorMap' && event.driver !== '' ? `${event.driver} ` : '';
+  return `mirror ${name}${hex(event.mirror)}`;
+}
+
+function rangeText(range: { readonly start: U64; readonly last: U64 }): string {
+  return `${hex(range.start)}-${hex(range.last)}`;
+}
+
+function accessText(flags: number): string {
+  const names = [
+    [MIRROR_READ, 'read'],
+    [MIRROR_WRITE, 'write'],
+    [MIRROR_ATOMIC, 'atomic access'],
+  ] as const;
+  return names
+    .filter(([bit]) => (flags & bit) !== 0)
+    .map(([, name]) => name)
+    .join(' and ');
 }
 
 /** The argument as the kernel read it and, where the call changed it, as it was afterwards. */

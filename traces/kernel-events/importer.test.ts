@@ -99,6 +99,27 @@ test('every call and what it stands for', async () => {
       '"ev":"invalidate_end","mm":"0x1","start":"0x0","end":"0xffffffffffffffff","type":0',
       { kind: 'invalidateEnd', start: 0, last: 0xffff_ffff_ffff_fffen, flags: 0, owner: 0 },
     ],
+    [
+      '"ev":"mirror_map","mirror":"0xa0","mm":"0x1","start":"0x1000","end":"0x3000","flags":3,"seq":"0x11","owner":"0xb","memory":"0xc","driver":"rxe"',
+      { kind: 'mirrorMap', mirror: 0xa0, mm: 1, start: 0x1000, last: 0x2fff, flags: 3, notifierSeq: 17, owner: 11 },
+    ],
+    [
+      '"ev":"mirror_map","mirror":"0xa0","mm":"0x1","start":"0x1000","end":"0x2000","flags":1',
+      { kind: 'mirrorMap', flags: 1, notifierSeq: null, owner: 0, memory: 0, driver: '' },
+    ],
+    [
+      '"ev":"mirror_unmap","mirror":"0xa0","mm":"0x1","start":"0x0","end":"0xffffffffffffffff"',
+      { kind: 'mirrorUnmap', mirror: 0xa0, mm: 1, start: 0, last: 0xffff_ffff_ffff_fffen },
+    ],
+    [
+      '"ev":"mirror_invalidate","mirror":"0xa0","mm":"0x1","start":"0x1000","end":"0x3000","seq":19',
+      { kind: 'mirrorInvalidate', start: 0x1000, last: 0x2fff, notifierSeq: 19 },
+    ],
+    [
+      '"ev":"mirror_invalidate","mirror":"0xa0","mm":"0x1","start":"0x1000","end":"0x3000"',
+      { kind: 'mirrorInvalidate', notifierSeq: null },
+    ],
+    ['"ev":"mirror_end","mirror":"0xa0","mm":"0x1"', { kind: 'mirrorEnd', mirror: 0xa0, mm: 1 }],
   ];
   for (const [fields, expected] of rows) {
     const { events, recording } = await read(`{"ts":5,${HEAD},${fields}}\n`);
@@ -127,6 +148,12 @@ test('bad lines are named by line and column, skipped and counted', async () => 
     [`{"ts":5,${HEAD},"ev":"exit","call":"ioctl","ret":0}`, 'IOT104:2:0'],
     [`{"ts":5,${HEAD},"ev":"enter","call":"ioctl","fd":1,"req":1,"arg":1,"mem":"0g"}`, 'IOT110:2:76'],
     [`{"ts":5,${HEAD},"ev":"invalidate_end","mm":1,"start":"0x2","end":"0x2","type":0}`, 'IOT110:2:68'],
+    [`{"ts":5,${HEAD},"ev":"mirror_map","mirror":1,"mm":1,"start":"0x1001","end":"0x2000","flags":1}`, 'IOT110:2:61'],
+    [`{"ts":5,${HEAD},"ev":"mirror_map","mirror":1,"mm":1,"start":"0x1000","end":"0x1fff","flags":1}`, 'IOT110:2:78'],
+    [`{"ts":5,${HEAD},"ev":"mirror_map","mirror":1,"mm":1,"start":"0x1000","end":"0x2000","flags":8}`, 'IOT110:2:93'],
+    [`{"ts":5,${HEAD},"ev":"mirror_map","mirror":1,"mm":1,"start":"0x1000","end":"0x2000"}`, 'IOT110:2:0'],
+    [`{"ts":5,${HEAD},"ev":"mirror_unmap","mm":1,"start":"0x1000","end":"0x2000"}`, 'IOT110:2:0'],
+    [`{"ts":5,${HEAD},"ev":"mirror_end","mirror":"0x10000000000000000","mm":1}`, 'IOT105:2:43'],
   ];
   for (const [line, code] of rows) {
     const { events, recording } = await read(`${CLOSE}\n${line}\n${CLOSE}\n`);

@@ -1,6 +1,6 @@
 import type { Bytes } from '../../core/bytes.js';
 import type { Event } from '../../core/event.js';
-import { sub, type U64 } from '../../core/u64.js';
+import { modPow2, sub, type U64 } from '../../core/u64.js';
 import { Fields, type Problem, type Result } from './fields.js';
 
 /**
@@ -69,6 +69,10 @@ export function draftHead(pid: number, tid: number, line: number): DraftHead {
 
 const O_RDWR = 2;
 const OTHER_TEXT_CHARS = 200;
+const DRIVER_CHARS = 40;
+const PAGE_BYTES = 4096;
+/** MIRROR_READ, MIRROR_WRITE and MIRROR_ATOMIC of core/event.ts. */
+const MIRROR_FLAGS = 7;
 const SUCCESS: Result = Object.freeze({ ret: 0, errno: '' });
 const UNKNOWN: Result = Object.freeze({ ret: null, errno: '' });
 
@@ -80,6 +84,8 @@ const UNKNOWN: Result = Object.freeze({ ret: null, errno: '' });
  *   mprotect, which stops at a hole, the result stays unknown;
  * - `openat` has no flags: the file counts as open for reading and writing, so that no right is denied by guess;
  * - an `invalidate_end` names no flags and no owner: both are 0;
+ * - a `mirror_map` without `owner` and `memory` is of a driver without device-private memory, leads to memory of the system,
+ *   and one without `seq` cannot be compared with invalidations by number;
  * - `exit_task` is the end of one thread and tells no status.
  */
 export class LineParser {
@@ -141,6 +147,17 @@ export class LineParser {
         return this.#whole(this.#invalidate('invalidateStart'));
       case 'invalidate_end':
         return this.#whole(this.#invalidate('invalidateEnd'));
+      case 'mirror_map':
+        return this.#whole(this.#mirrorMap());
+      case 'mirror_unmap':
+        return this.#whole({ kind: 'mirrorUnmap', ...this.#head(), ...this.#mirror(), ...this.#range() });
+      case 'mirror_invalidate': {
+        const range = this.#range();
+        const notifierSeq = this.#u64OrNull('seq');
+        return this.#whole({ kind: 'mirrorInvalidate', ...this.#head(), ...this.#mirror(), ...range, notifierSeq });
+      }
+      case 'mirror_end':
+        return this.#whole({ kind: 'mirrorEnd', ...this.#head(), ...this.#mirror() });
       case 'exit_task':
         return this.#whole({ kind: 'exit', ...this.#head(), call: 'exit', status: 0 });
       default:
@@ -203,18 +220,55 @@ export class LineParser {
 
   #invalidate(kind: 'invalidateStart' | 'invalidateEnd'): Draft {
     const f = this.#fields;
-    const start = f.u64('start');
-    const end = f.u64('end');
-    if (end <= start) f.fail('end', 'must be above "start"');
     return {
       kind,
       ...this.#head(),
       mm: f.u64('mm'),
-      start,
-      last: sub(end, 1),
+      ...this.#range(),
       type: f.int32('type'),
       flags: f.has('flags') ? f.int32('flags') : 0,
-      owner: f.has('owner') ? f.u64('owner') : 0,
+      owner: this.#u64OrZero('owner'),
+    };
+  }
+
+  /** `start` and `end`, which lies behind the last byte. */
+  #range(): { start: U64; last: U64 } {
+    const f = this.#fields;
+    const start = f.u64('start');
+    const end = f.u64('end');
+    if (end <= start) f.fail('end', 'must be above "start"');
+    return { start, last: sub(end, 1) };
+  }
+
+  #u64OrZero(name: string): U64 {
+    return this.#fields.has(name) ? this.#fields.u64(name) : 0;
+  }
+
+  #u64OrNull(name: string): U64 | null {
+    return this.#fields.has(name) ? this.#fields.u64(name) : null;
+  }
+
+  #mirror(): { mirror: U64; mm: U64 } {
+    return { mirror: this.#fields.u64('mirror'), mm: this.#fields.u64('mm') };
+  }
+
+  #mirrorMap(): Draft {
+    const f = this.#fields;
+    const range = this.#range();
+    if (modPow2(range.start, PAGE_BYTES) !== 0) f.fail('start', 'must be the address of a page');
+    if (modPow2(range.last, PAGE_BYTES) !== PAGE_BYTES - 1) f.fail('end', 'must be the end of a page');
+    const flags = f.int32('flags');
+    if (flags < 1 || flags > MIRROR_FLAGS) f.fail('flags', 'must be the sum of 1 (read), 2 (write) and 4 (atomic)');
+    return {
+      kind: 'mirrorMap',
+      ...this.#head(),
+      ...this.#mirror(),
+      driver: f.has('driver') ? f.string('driver').slice(0, DRIVER_CHARS) : '',
+      ...range,
+      flags,
+      owner: this.#u64OrZero('owner'),
+      memory: this.#u64OrZero('memory'),
+      notifierSeq: this.#u64OrNull('seq'),
     };
   }
 

@@ -202,6 +202,7 @@ test('a schema stays what it is: a change of the contract needs a new version an
 const FORMS = [
   [23, '095220ec31ccf5e10f53bbf31475a967866d6ae7dd85941d20bafd0e02590f24'],
   [25, '20e7b99abd3e346ed83a58f85984adc21524145879b8bb88ec34971647c9abfd'],
+  [29, '9e4f45f1d2dc0c0853adf731733e3e169b33b244f6961ee0e1fcf88722f8a7ed'],
 ] as const;
 
 test('upcasters are applied one after the other', () => {

@@ -39,6 +39,8 @@ const start = { ...place, ...head };
 const call = { ...start, ...outcome };
 const fdPath = { fd: int32, path: text };
 const range = { addr: u64, lengthBytes: u64 };
+const mirrored = { ...start, mirror: u64, mm: u64 };
+const mirroredRange = { ...mirrored, start: u64, last: u64 };
 const invalidation = { ...start, mm: u64, start: u64, last: u64, type: int32, flags: int32, owner: u64 };
 
 const byKind: { readonly [K in EventKind]: fc.Arbitrary<Event & { readonly kind: K }> } = {
@@ -140,6 +142,22 @@ const byKind: { readonly [K in EventKind]: fc.Arbitrary<Event & { readonly kind:
     permittedCaps: u64OrNull,
     flags: int32,
   }),
+  mirrorMap: fc.record({
+    kind: fc.constant('mirrorMap' as const),
+    ...mirroredRange,
+    driver: text,
+    flags: int32,
+    owner: u64,
+    memory: u64,
+    notifierSeq: u64OrNull,
+  }),
+  mirrorUnmap: fc.record({ kind: fc.constant('mirrorUnmap' as const), ...mirroredRange }),
+  mirrorInvalidate: fc.record({
+    kind: fc.constant('mirrorInvalidate' as const),
+    ...mirroredRange,
+    notifierSeq: u64OrNull,
+  }),
+  mirrorEnd: fc.record({ kind: fc.constant('mirrorEnd' as const), ...mirrored }),
 };
 
 /** One of every kind. */

@@ -9,14 +9,15 @@ import { EVENT_FIELDS, EVENT_KINDS, type EventKind } from '../../core/event.js';
  * function that makes a new tuple out of an old one. A new kind raises the version, too, so that an older program says that it
  * is one, and leaves the tuples of the others as they are.
  */
-export const SCHEMA_VERSION = 2;
+export const SCHEMA_VERSION = 3;
 
 /** Makes a tuple of version n + 1 out of one of version n. Pure; may give the same array back. */
 export type Upcaster = (tuple: readonly unknown[]) => readonly unknown[];
 
 /** The entry at `n - 1` leads from version n to n + 1. */
 export const UPCASTERS: readonly Upcaster[] = [
-  // Version 2 has more kinds.
+  // Versions 2 and 3 have more kinds.
+  (tuple) => tuple,
   (tuple) => tuple,
 ];
 
@@ -62,13 +63,13 @@ const INT32_FIELDS = [
 ];
 const U64_FIELDS = [
   ...['arg', 'addr', 'offset', 'lengthBytes', 'oldLengthBytes', 'newLengthBytes', 'newAddr'],
-  ...['mm', 'start', 'last', 'owner'],
+  ...['mm', 'start', 'last', 'owner', 'mirror', 'memory'],
 ];
 const U64_OR_NULL_FIELDS = [
   ...['newSoft', 'newHard', 'oldSoft', 'oldHard'],
-  ...['realUid', 'effectiveUid', 'savedUid', 'effectiveCaps', 'permittedCaps'],
+  ...['notifierSeq', 'realUid', 'effectiveUid', 'savedUid', 'effectiveCaps', 'permittedCaps'],
 ];
-const STRING_FIELDS = ['errno', 'path', 'call', 'retPath', 'text'];
+const STRING_FIELDS = ['errno', 'path', 'call', 'retPath', 'text', 'driver'];
 
 const BY_NAME = new Map<string, Codec>([
   ['seq', CODEC.seq],

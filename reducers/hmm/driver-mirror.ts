@@ -1,0 +1,174 @@
+import {
+  type InvalidateEvent,
+  MIRROR_ATOMIC,
+  MIRROR_WRITE,
+  type MirrorEvent,
+  type MirrorInvalidateEvent,
+  type MirrorMapEvent,
+  type MirrorUnmapEvent,
+} from '../../core/event.js';
+import { overlapping, put, rangeAt } from '../../core/interval.js';
+import { OrderedMap } from '../../core/ordered-map.js';
+import { max, min, type U64 } from '../../core/u64.js';
+import { MAP_SHARED } from '../memory/flags.js';
+import { surelyEmpty } from '../memory/lookup.js';
+import { type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
+import type { AddressSpace } from '../memory/state.js';
+import type { Tx } from '../tx.js';
+import { dropEntries, trimPte } from './mirror-table.js';
+import { beginningOf, type DriverMirror, type DriverPte, inMotion, notifiedOf, type Told } from './notified.js';
+import type { MirrorAccess } from './state.js';
+import { isPrivateAnonymous } from './touch.js';
+
+/**
+ * The device page tables of any driver, from what a recorder saw the driver do.
+ *
+ * Nothing is worked out: entries come by `mirror_map` and go by `mirror_unmap`, and the invariants compare them with the
+ * invalidations and with the CPU's page table. What the driver maps teaches in turn what the CPU's page table holds, for
+ * the driver has just read it there; pages that were there before the recording began are known from nothing else.
+ */
+
+export function followMirror(tx: Tx, event: MirrorEvent): void {
+  switch (event.kind) {
+    case 'mirrorMap':
+      map(tx, event);
+      return;
+    case 'mirrorUnmap': {
+      const mirror = mirrorOf(tx, event.mm, event.mirror);
+      if (mirror === undefined) return;
+      dropEntries(openMirror(tx, event.mm, mirror.id, 'ptes'), event.start, event.last);
+      noteTold(tx, event, null);
+      return;
+    }
+    case 'mirrorInvalidate':
+      putMirror(tx, event.mm, mirrorOf(tx, event.mm, event.mirror) ?? newMirror(tx, event.mirror));
+      noteTold(tx, event, event.notifierSeq);
+      return;
+    case 'mirrorEnd':
+      if (tx.world.notified.has(event.mm)) tx.openTable(tx.world.notified, event.mm, 'mirrors').delete(event.mirror);
+  }
+}
+
+export function accessOf(flags: number): MirrorAccess {
+  if ((flags & MIRROR_ATOMIC) !== 0) return 'atomic';
+  return (flags & MIRROR_WRITE) !== 0 ? 'write' : 'read';
+}
+
+function mirrorOf(tx: Tx, mm: U64, id: U64): DriverMirror | undefined {
+  return tx.world.notified.get(mm)?.mirrors.get(id);
+}
+
+function newMirror(tx: Tx, id: U64): DriverMirror {
+  const ptes = tx.adopt(OrderedMap.numeric<U64, DriverPte>());
+  const told = tx.adopt(OrderedMap.numeric<U64, Told>());
+  return Object.freeze({ id, driver: '', owner: 0, ptes, told });
+}
+
+function putMirror(tx: Tx, mm: U64, mirror: DriverMirror): void {
+  notifiedOf(tx, mm);
+  const mirrors = tx.openTable(tx.world.notified, mm, 'mirrors');
+  if (mirrors.get(mirror.id) !== mirror) mirrors.set(mirror.id, mirror);
+}
+
+/** A table of a known mirror, open for writing. */
+function openMirror<F extends 'ptes' | 'told'>(tx: Tx, mm: U64, id: U64, field: F): DriverMirror[F] {
+  return tx.openTable(tx.openTable(tx.world.notified, mm, 'mirrors'), id, field);
+}
+
+function map(tx: Tx, event: MirrorMapEvent): void {
+  const { mm, start, last, memory, seq } = event;
+  const known = mirrorOf(tx, mm, event.mirror) ?? newMirror(tx, event.mirror);
+  const driver = event.driver === '' ? known.driver : event.driver;
+  const owner = event.owner === 0 ? known.owner : event.owner;
+  const same = driver === known.driver && owner === known.owner;
+  putMirror(tx, mm, same ? known : Object.freeze({ ...known, driver, owner }));
+  const pte: DriverPte = Object.freeze({ start, last, access: accessOf(event.flags), memory, since: seq });
+  put(openMirror(tx, mm, known.id, 'ptes'), pte, trimPte, equal);
+  teach(tx, mm, pte);
+}
+
+function equal(a: DriverPte, b: DriverPte): boolean {
+  return a.access === b.access && a.memory === b.memory && a.since === b.since;
+}
+
+// ---- what the callback was told ----------------------------------------------------------------------------
+
+/** More ranges than this are forgotten all at once: what is forgotten can hide a finding, and makes none up. */
+const TOLD_MAX = 1 << 17;
+
+/**
+ * The callback of the driver runs in the thread that invalidates: an unmap there shows that it was called, too, where the
+ * recorder does not tell of callbacks.
+ */
+function noteTold(tx: Tx, event: MirrorInvalidateEvent | MirrorUnmapEvent, number: U64 | null): void {
+  const list = tx.world.notified.get(event.mm)?.invalidations ?? [];
+  const within = list.findLast(
+    (i) => !i.ended && i.tid === event.tid && i.start <= event.last && i.last >= event.start,
+  );
+  if (within === undefined && number === null) return;
+  const start = within === undefined ? event.start : max(event.start, within.start);
+  const last = within === undefined ? event.last : min(event.last, within.last);
+  const told = openMirror(tx, event.mm, event.mirror, 'told');
+  const invalidation = within?.seq ?? -1;
+  if (event.kind === 'mirrorUnmap' && rangeAt(told, start)?.invalidation === invalidation) return;
+  if (told.size >= TOLD_MAX) dropEntries(told, 0, 0xffff_ffff_ffff_ffffn);
+  put(told, Object.freeze({ start, last, number, invalidation, since: event.seq }), trimPte, () => false);
+}
+
+/** An invalidation ends: where it was told without a number, nothing is left to compare with. */
+export function settleTold(tx: Tx, event: InvalidateEvent): void {
+  const record = tx.world.notified.get(event.mm);
+  const begun = record === undefined ? undefined : beginningOf(record.invalidations, event);
+  if (record === undefined || begun === undefined || record.mirrors.size === 0) return;
+  for (const { id, told } of [...record.mirrors.values()]) {
+    const done = overlapping(told, begun.start, begun.last).filter(
+      (t) => t.invalidation === begun.seq && t.number === null,
+    );
+    if (done.length === 0) continue;
+    const open = openMirror(tx, event.mm, id, 'told');
+    for (const { start } of done) open.delete(start);
+  }
+}
+
+// ---- what entries teach of the CPU's page table ------------------------------------------------------------
+
+/** The CPU's page table comes to be known: what its mirrors hold is there. */
+export function teachAll(tx: Tx, mm: U64): void {
+  for (const { ptes } of tx.world.notified.get(mm)?.mirrors.values() ?? [])
+    for (const pte of ptes.values()) teach(tx, mm, pte);
+}
+
+function teach(tx: Tx, mm: U64, entry: DriverPte): void {
+  const space = tx.world.spaces.get(tx.world.mms.get(mm) ?? 0);
+  if (space === undefined || !tx.world.pageTables.has(space.id)) return;
+  const runs = tx.openTable(tx.world.pageTables, space.id, 'runs');
+  for (const { start, last, pte } of pieces(runs, entry.start, entry.last)) {
+    const learned = learnedFrom(tx, mm, space, entry, start, pte);
+    if (learned !== undefined) setRun(runs, start, last, learned);
+  }
+}
+
+/** What an entry tells of the CPU's at an address beyond what is known; undefined when nothing, or when it contradicts. */
+function learnedFrom(
+  tx: Tx,
+  mm: U64,
+  space: AddressSpace,
+  { access, since }: DriverPte,
+  at: U64,
+  pte: PteRun | undefined,
+): Pte | undefined {
+  const vma = rangeAt(space.vmas, at);
+  if (vma === undefined && surelyEmpty(space, at)) return undefined;
+  const write = access !== 'read';
+  const page = { write, cow: false, huge: false, device: -1, mirror: 0, since } as const;
+  if (access === 'atomic') return { ...page, kind: 'exclusive' };
+  if (pte === undefined) return { ...page, kind: vma !== undefined && isPrivateAnonymous(vma) ? 'anon' : 'file' };
+  if (!write || pte.write) return undefined;
+  if (!mustCopy(pte, vma !== undefined && (vma.flags & MAP_SHARED) !== 0)) return { ...pte, write };
+  return inMotion(tx.world, mm, at, pte.since) ? { ...page, kind: 'anon' } : undefined;
+}
+
+/** Whether a write must put another page in the place of the one that the entry means. */
+export function mustCopy(pte: Pte, shared: boolean): boolean {
+  return !pte.write && (pte.kind === 'zero' || pte.cow || (pte.kind === 'file' && !shared));
+}
