@@ -234,6 +234,28 @@ export interface OtherEvent extends Head, Outcome {
   readonly text: string;
 }
 
+/**
+ * A call that other threads' events overlap begins: the calls that change an address space, and ioctls on requests of
+ * the modelled interfaces. The call itself is the event of its kind that its thread makes next; it has nothing
+ * that this one lacks but the outcome. Calls that nothing overlaps, which is nearly all, have no such event.
+ */
+export interface EnterEvent extends Head {
+  readonly kind: 'enter';
+  /** Name of the system call. */
+  readonly call: string;
+  /** Of an ioctl; -1 for calls without. */
+  readonly fd: number;
+  readonly path: string;
+  /** Of an ioctl, else 0. */
+  readonly request: number;
+  /** Where a call that changes an address space works. */
+  readonly addr: U64;
+  readonly lengthBytes: U64;
+  readonly prot: number;
+  readonly flags: number;
+  readonly advice: number;
+}
+
 export type Event =
   | IoctlEvent
   | IoEvent
@@ -259,7 +281,8 @@ export type Event =
   | OtherEvent
   | MlockEvent
   | CredsEvent
-  | MirrorEvent;
+  | MirrorEvent
+  | EnterEvent;
 
 export type EventKind = Event['kind'];
 
@@ -310,6 +333,7 @@ export const EVENT_FIELDS: { readonly [K in EventKind]: readonly (keyof Extract<
   mirrorUnmap: [...HEAD, 'mirror', 'mm', 'start', 'last'],
   mirrorInvalidate: [...HEAD, 'mirror', 'mm', 'start', 'last', 'notifierSeq'],
   mirrorEnd: [...HEAD, 'mirror', 'mm'],
+  enter: [...HEAD, 'call', 'fd', 'path', 'request', 'addr', 'lengthBytes', 'prot', 'flags', 'advice'],
 };
 
 export const EVENT_KINDS: readonly EventKind[] = Object.keys(EVENT_FIELDS) as EventKind[];

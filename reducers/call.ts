@@ -18,6 +18,12 @@ export interface OutWrite {
   readonly how: 'predicted' | 'learned' | 'unknown';
 }
 
+/** One of several answers: an error, or '' for success, and the rule that gives it. */
+export interface PossibleAnswer {
+  readonly errno: string;
+  readonly rule: string;
+}
+
 const ARENA_BYTES = 4096;
 const NO_NOTES: readonly MemNote[] = [];
 
@@ -153,6 +159,25 @@ export class Call {
     if (!this.predicted) {
       this.#rule = rule;
       this.#ret = ret;
+      this.#retHow = 'predicted';
+    }
+    return this.#recordedSuccess();
+  }
+
+  /**
+   * Several answers may be right, because another call changed what this one saw while it ran, and the recording tells
+   * which it was: the one that it agrees with is predicted, else the first; or, where `open` gives a reason why there may
+   * be others, the answer is unknown. Gives what {@link succeed} gives.
+   */
+  oneOf(answers: readonly [PossibleAnswer, ...PossibleAnswer[]], open = ''): boolean {
+    if (!this.predicted) {
+      const recorded = this.event.ret === -1 ? this.event.errno : '';
+      const seen = answers.find((answer) => answer.errno === recorded);
+      if (seen === undefined && open !== '') return this.unknown(open);
+      const { errno, rule } = seen ?? answers[0];
+      this.#rule = rule;
+      this.#ret = errno === '' ? 0 : -1;
+      this.#errno = errno;
       this.#retHow = 'predicted';
     }
     return this.#recordedSuccess();

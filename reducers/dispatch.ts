@@ -11,6 +11,7 @@ import { reduceFiles } from './files/reduce.js';
 import type { FileKind, OpenFile, Process } from './files/state.js';
 import { threadWentOn } from './hmm/notified.js';
 import { pagesAfter, pagesBefore } from './hmm/reduce.js';
+import { enterCall, keepBefore, keepBeforeIoctl, leaveCall } from './in-flight.js';
 import { reduceMemory } from './memory/reduce.js';
 import type { Tx } from './tx.js';
 
@@ -47,6 +48,15 @@ export class Reducer {
 
   /** Applies one event. Gives the verdict when it was a call of a modelled interface, else undefined. */
   reduce(tx: Tx, event: Event): Verdict | undefined {
+    if (event.kind === 'enter') enterCall(tx, event);
+    if (tx.world.inFlight.size === 0) return this.#reduce(tx, event);
+    keepBefore(tx, event);
+    const verdict = this.#reduce(tx, event);
+    leaveCall(tx, event);
+    return verdict;
+  }
+
+  #reduce(tx: Tx, event: Event): Verdict | undefined {
     switch (event.kind) {
       case 'ioctl': {
         const verdict = this.#ioctl(tx, event);
@@ -80,6 +90,10 @@ export class Reducer {
     const name = command?.name ?? commandName(file.kind, event.request);
     this.call.begin(tx, event, process, file, name, command?.sizeBytes ?? 0);
     this.call.faultArmed = faultArmed(tx, event.tid);
+    if (tx.world.inFlight.size > 0) {
+      const mirror = file.kind === 'dmirror' ? tx.world.mirrors.get(file.object) : undefined;
+      if (mirror !== undefined) keepBeforeIoctl(tx, event, mirror);
+    }
     const family = this.#families[file.kind];
     if (family?.ioctl === undefined) this.call.unknown('not modelled');
     else family.ioctl(this.call);

@@ -46,6 +46,7 @@ const PLAIN: { readonly [K in Kind]?: object } = {
   },
   mirrorMap: { mirror: 0, driver: '', mm: 0, start: 0, last: 0, flags: 1, owner: 0, memory: 0, notifierSeq: null },
   mirrorInvalidate: { mirror: 0, mm: 0, start: 0, last: 0, notifierSeq: null },
+  enter: { call: 'munmap', fd: -1, path: '', request: 0, addr: 0, lengthBytes: 0, prot: 0, flags: 0, advice: 0 },
 };
 
 /** An event of a kind; `seq` is set by {@link replay}. A failure needs `ret: -1` and `errno`. */

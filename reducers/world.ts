@@ -4,6 +4,7 @@ import type { U64 } from '../core/u64.js';
 import type { FdTable, OpenFile, Process } from './files/state.js';
 import type { NotifiedMm } from './hmm/notified.js';
 import type { Deferred, Mirror } from './hmm/state.js';
+import type { Flight } from './in-flight.js';
 import type { GapTree } from './iommufd/gaps.js';
 import type { Ioas, IommufdContext, SharedPages, TestDmaBuf } from './iommufd/state.js';
 import type { PageTable } from './memory/pagetable.js';
@@ -56,6 +57,8 @@ export interface World {
   readonly notified: OrderedMap<U64, NotifiedMm>;
   /** Migrations of kernel events whose device is not known yet, by thread. */
   readonly deferred: OrderedMap<number, Deferred>;
+  /** Calls that have begun and not ended, by thread; see in-flight.ts. */
+  readonly inFlight: OrderedMap<number, Flight>;
   /** Facts of the machine, by a key such as `vfio-device/0000:00:10.0/num_regions`. */
   readonly facts: OrderedMap<string, Fact>;
   /** Threads for which the kernel was told to fail the n-th allocation or check (fail-nth), and n. */
@@ -84,6 +87,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'mms',
   'notified',
   'deferred',
+  'inFlight',
   'facts',
   'armedFaults',
   'counters',

@@ -1,21 +1,20 @@
-import { Bytes } from '../../core/bytes.js';
-import type { MemNote } from '../../core/event.js';
 import { firstGap, rangeAt } from '../../core/interval.js';
 import { add, div, modPow2, mul, sub, type U64 } from '../../core/u64.js';
 import { findCommand } from '../../core/uapi/lookup.js';
-import type { Call } from '../call.js';
+import type { Call, PossibleAnswer } from '../call.js';
+import { raceOf } from '../in-flight.js';
 import { surelyEmpty } from '../memory/lookup.js';
-import { changedByOthers, forgetKnowledge, settleChanges } from '../memory/pagetable.js';
-import { type AddressSpace, VMA_ASSUMED, type Vma } from '../memory/state.js';
-import type { Tx } from '../tx.js';
+import { changedByOthers, settleChanges } from '../memory/pagetable.js';
+import { type AddressSpace, VMA_ASSUMED } from '../memory/state.js';
+import { answer, type DmirrorArgs, inBufferAllows, outCounts } from './answer.js';
 import { canCopy } from './buffer.js';
-import type { CommandName, Outcome, Range } from './commands.js';
-import { coherentPages, noteCoherentPages, releaseDevice } from './devices.js';
+import type { CommandName } from './commands.js';
+import { releaseDevice } from './devices.js';
 import { settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
 import { firstRefused } from './mirror-table.js';
+import { answerRace, RACED } from './race.js';
 import type { Mirror } from './state.js';
-import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './trials.js';
 
 /**
  * The ioctls of a dmirror file (lib/test_hmm.c `dmirror_fops_unlocked_ioctl`). All take one struct:
@@ -41,12 +40,6 @@ const NAMES: Readonly<Record<string, CommandName>> = {
   HMM_DMIRROR_EXCLUSIVE: 'exclusive',
   HMM_DMIRROR_CHECK_EXCLUSIVE: 'checkExclusive',
 };
-
-/** The argument of a command, checked. */
-export interface DmirrorArgs extends Range {
-  readonly ptr: U64;
-  readonly rawPages: U64;
-}
 
 /** One ioctl on a dmirror file. */
 export function dmirrorIoctl(call: Call): void {
@@ -96,11 +89,6 @@ function checkedArgs(call: Call): DmirrorArgs | undefined {
   return { start, last: sub(end, 1), npages, ptr: call.struct.u64(8), rawPages };
 }
 
-function outCounts(call: Call, cpages: number, faults: number): void {
-  call.out64(24, cpages, 'cpages');
-  call.out64(32, faults, 'faults');
-}
-
 function release(call: Call, mirror: Mirror): void {
   if (!call.succeed('release.ok')) return;
   outCounts(call, 0, 0);
@@ -122,17 +110,22 @@ function runOn(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs,
     call.unknown('the range is longer than the model follows');
     return;
   }
-  if (name === 'write' && !bufferAllows(call, own, args, false)) return;
-  const machine = Machine.of(call.tx, mirror.space, call.event.seq);
-  if (machine === undefined) onDeadSpace(call, mirror, name, args);
+  if (name === 'write' && !inBufferAllows(call, args, own)) return;
+  const { tid, seq } = call.event;
+  const race = mirror.complete ? raceOf(call.tx.world, tid, mirror.space, args) : undefined;
+  const machine = Machine.of(call.tx, mirror.space, seq);
+  const spaces = [...(race?.past ?? []).map(({ space }) => space), ...(machine === undefined ? [] : [machine.space])];
+  if (spaces.length === 0) answerDead(call, onDeadSpace(mirror, name, args));
   else if (!mirror.complete) call.unknown('the mirror was open before the recording began');
-  else if (mayBeUnrecorded(machine.space, args))
+  else if (spaces.some((space) => mayBeUnrecorded(space, args)))
     call.unknown('memory in the range was mapped outside of the recording, if at all');
-  else if (isRaced(call, mirror, args)) call.unknown('another thread changed what is mapped during the call');
-  else answer(call, mirror, name, args, machine, own);
+  else if (race !== undefined)
+    answerRace(call, mirror, name, args, race, machine, onDeadSpace(mirror, name, args), own);
+  else if (machine !== undefined && isRaced(call, mirror, args)) call.unknown(RACED);
+  else if (machine !== undefined) answer(call, mirror, name, args, machine, own);
 }
 
-/** Calls of other threads that returned while this one ran: it saw some of their effects, in an order of its own. */
+/** Calls of other threads returned while this one ran, and the recording does not show where it began among them. */
 function isRaced(call: Call, mirror: Mirror, args: DmirrorArgs): boolean {
   const table = call.tx.world.pageTables.get(mirror.space);
   const { tid, enteredAt } = call.event;
@@ -140,13 +133,17 @@ function isRaced(call: Call, mirror: Mirror, args: DmirrorArgs): boolean {
 }
 
 /** The process that opened the file is gone, with all its pages and the mirror's entries. */
-function onDeadSpace(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs): void {
+function onDeadSpace(mirror: Mirror, name: CommandName, args: DmirrorArgs): PossibleAnswer {
   const bounced = name === 'read' || name === 'write';
-  if (name === 'checkExclusive') {
-    if (call.succeed('check-exclusive.ok')) outCounts(call, 0, 0);
-  } else if (bounced && firstRefused(mirror.ptes, args.start, args.last, name === 'write') !== undefined)
-    call.fail('EFAULT', 'fault.mm-gone');
-  else call.fail('EINVAL', 'dmirror.mm-gone');
+  if (name === 'checkExclusive') return { errno: '', rule: 'check-exclusive.ok' };
+  if (bounced && firstRefused(mirror.ptes, args.start, args.last, name === 'write') !== undefined)
+    return { errno: 'EFAULT', rule: 'fault.mm-gone' };
+  return { errno: 'EINVAL', rule: 'dmirror.mm-gone' };
+}
+
+function answerDead(call: Call, { errno, rule }: PossibleAnswer): void {
+  if (errno !== '') call.fail(errno, rule);
+  else if (call.succeed(rule)) outCounts(call, 0, 0);
 }
 
 /** Whether a part of the range has no VMA in the recording and may have one in the kernel. */
@@ -162,149 +159,4 @@ function mayBeUnrecorded(space: AddressSpace, args: DmirrorArgs): boolean {
   }
   const first = rangeAt(space.vmas, args.start);
   return first !== undefined && (first.traits & VMA_ASSUMED) !== 0;
-}
-
-/** False after a prediction: the buffer cannot be copied, or may not be. */
-function bufferAllows(
-  call: Call,
-  own: AddressSpace | undefined,
-  args: DmirrorArgs,
-  write: boolean,
-  unit = PAGE_BYTES,
-): boolean {
-  const copies = canCopy(call.tx, own, args.ptr, mul(args.npages, unit), write);
-  if (copies === 'no') return !call.fail('EFAULT', 'dmirror.buffer');
-  if (copies === 'unknown') call.unknown("the caller's buffer was mapped outside of the recording, if at all");
-  return copies === 'yes';
-}
-
-function answer(
-  call: Call,
-  mirror: Mirror,
-  name: CommandName,
-  args: DmirrorArgs,
-  machine: Machine,
-  own: AddressSpace | undefined,
-): void {
-  const pages = coherentPages(call.tx, mirror.device);
-  const trials = tryCommand(machine, mirror.id, name, args, pages, (vma) => isSpecial(call.tx, vma));
-  const first = trials[0] as Trial;
-  const certain = trials.every((trial) => alike(trial.outcome, first.outcome, mirror.device));
-  if (first.outcome.dies !== undefined && certain) {
-    call.unknown('the kernel dies in this call: the device touches an entry without memory behind it');
-    if (call.recordedRet !== null) first.machine.store(call.tx);
-    return;
-  }
-  const sameTouched = trials.every((trial) =>
-    trials.every((other) => other.pages !== trial.pages || alike(other.outcome, trial.outcome, mirror.device)),
-  );
-  if (certain) predict(call, mirror, name, args, first.outcome, own);
-  else if (sameTouched) predictByFact(call, mirror, name, args, trials, own);
-  else call.unknown(TOUCHED);
-  if (call.recordedRet === null) return;
-  const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
-  // A failure tells nothing of the size, but what came before it was done: a device has small pages first (`dmirror_device_init`).
-  const failedAlike = certain && first.outcome.errno !== '';
-  const chosen = (failedAlike ? agreeing.find((trial) => trial.pages === 'small') : undefined) ?? agreeing[0] ?? first;
-  const lost = certain && agreeing.length === 0;
-  if ((lost || chosen.machine.knowledge === 'nothing') && name === 'snapshot')
-    adoptTold(call, mirror, chosen.machine, args);
-  if (pages.length > 1 || chosen.machine.askedPages) learnPages(call, mirror, agreeing);
-  chosen.machine.store(call.tx);
-  // The recording contradicts what calls seemed to determine: one finding, and not one for each call that follows.
-  if (lost) forgetKnowledge(call.tx, mirror.space);
-}
-
-/** The recorded answer is that of one size only: from now on it is known. */
-function learnPages(call: Call, mirror: Mirror, agreeing: readonly Trial[]): void {
-  const told = agreeing[0];
-  if (told === undefined || agreeing.some((trial) => trial.pages !== told.pages)) return;
-  noteCoherentPages(call.tx, mirror.device, told.machine.coherentPages, call.event.seq);
-}
-
-const FREE_PAGES = 'which device pages are free was not recorded: it shows with the first that is taken';
-const TOUCHED = 'what the CPU touched was not recorded: kernel events, or MADV_POPULATE_* in its place, would tell';
-
-/** A mapping that a driver filled: VM_MIXEDMAP, which does not migrate. */
-function isSpecial(tx: Tx, vma: Vma): boolean {
-  return vma.file !== 0 && tx.world.files.get(vma.file)?.kind === 'dmirror';
-}
-
-function predict(
-  call: Call,
-  mirror: Mirror,
-  name: CommandName,
-  args: DmirrorArgs,
-  outcome: Outcome,
-  own: AddressSpace | undefined,
-): void {
-  if (outcome.errno !== '') {
-    call.fail(outcome.errno, outcome.rule);
-    return;
-  }
-  if (!copiesAllowed(call, name, args, own) || !call.succeed(outcome.rule)) return;
-  outOf(call, mirror, name, args, outcome);
-}
-
-/**
- * Which size the free pages of a coherent device have is a fact that one answer teaches: a success is that of one of
- * the sizes; a failure may have other reasons.
- */
-function predictByFact(
-  call: Call,
-  mirror: Mirror,
-  name: CommandName,
-  args: DmirrorArgs,
-  trials: readonly Trial[],
-  own: AddressSpace | undefined,
-): void {
-  const good = trials.filter(({ outcome }) => outcome.errno === '' && outcome.dies === undefined);
-  const usual = good[0];
-  if (usual === undefined) {
-    call.unknown(FREE_PAGES);
-    return;
-  }
-  if (!copiesAllowed(call, name, args, own) || !call.succeedByFact(usual.outcome.rule, FREE_PAGES)) return;
-  const taught = good.find((trial) => agrees(call, mirror, trial.outcome, args)) ?? usual;
-  outOf(call, mirror, name, args, taught.outcome);
-}
-
-/** False after a prediction: what the command found cannot be copied out. */
-function copiesAllowed(call: Call, name: CommandName, args: DmirrorArgs, own: AddressSpace | undefined): boolean {
-  const copiesOut = name === 'read' || name === 'migrateToDev' || name === 'exclusive';
-  if (copiesOut && !bufferAllows(call, own, args, true)) return false;
-  if (name === 'snapshot' && !bufferAllows(call, own, args, true, 1)) return false;
-  return canCopy(call.tx, own, call.arg, STRUCT_BYTES, true) !== 'no' || !call.fail('EFAULT', 'dmirror.fault');
-}
-
-function outOf(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs, outcome: Outcome): void {
-  outCounts(call, outcome.cpages, outcome.faults);
-  const note = name === 'snapshot' ? noteAt(call.memOut, args.ptr) : undefined;
-  if (note === undefined) return;
-  const count = Math.min(note.bytes.length, args.npages);
-  call.outBytes(args.ptr, new Bytes(snapshotBytes(outcome, args.start, mirror.device, count)), 'pages');
-}
-
-function noteAt(notes: readonly MemNote[], addr: U64): MemNote | undefined {
-  return notes.find((note) => note.addr === addr);
-}
-
-/** Whether the recorded answer is the one of this trial. Only after a prediction. */
-function agrees(call: Call, mirror: Mirror, outcome: Outcome, args: DmirrorArgs): boolean {
-  if (outcome.dies !== undefined) return false;
-  if (call.recordedRet === -1) return call.recordedErrno === outcome.errno;
-  if (outcome.errno !== '') return false;
-  const struct = noteAt(call.memOut, call.arg)?.bytes;
-  if (struct?.has(24, 16) && (struct.u64(24) !== outcome.cpages || struct.u64(32) !== outcome.faults)) return false;
-  const told = outcome.pfns.length > 0 ? noteAt(call.memOut, args.ptr)?.bytes : undefined;
-  if (told === undefined) return true;
-  const count = Math.min(told.length, args.npages);
-  return told.equalsAt(0, new Bytes(snapshotBytes(outcome, args.start, mirror.device, count)), 0, count);
-}
-
-function adoptTold(call: Call, mirror: Mirror, machine: Machine, args: DmirrorArgs): void {
-  const told = noteAt(call.memOut, args.ptr)?.bytes;
-  const work = machine.mirror(mirror.id);
-  if (told === undefined || work === undefined || call.recordedRet !== 0) return;
-  adoptSnapshot(machine, work, args.start, told.slice(0, Math.min(told.length, args.npages)));
 }

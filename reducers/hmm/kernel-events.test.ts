@@ -136,6 +136,18 @@ test('a migration that nothing explains counts as a foreign one', () => {
   assert.is(mirrored(lab, 0), 0);
 });
 
+test('memory that no call mapped is there in a child too, and gone when it is unmapped', () => {
+  const heap = 0x5577_0000_0000;
+  const lab = bound();
+  lab.feed(fault(heap, WRITE_FAULT));
+  lab.feed(ev('fork', { ret: 9 }));
+  const struct = command(MEMORY, 1, heap);
+  assert.is(lab.feed(ioctl(3, WRITE, struct, { tid: 9, pid: 9 })), 'match');
+  lab.feed(ev('munmap', { tid: 9, pid: 9, addr: heap, lengthBytes: PAGE }));
+  const failed = { tid: 9, pid: 9, ret: -1, errno: 'EFAULT' } as const;
+  assert.is(lab.feed(ioctl(3, WRITE, struct, failed)), 'match');
+});
+
 test('another thread that unmaps during a call leaves its answer unknown', () => {
   const lab = bound();
   const entered = lab.next;

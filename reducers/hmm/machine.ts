@@ -77,10 +77,22 @@ export class Machine {
     const concerned: Mirror[] = [];
     for (const mirror of tx.world.mirrors.values()) if (mirror.space === spaceId) concerned.push(mirror);
     for (const mirror of concerned) {
-      const { id, device, complete, failAlloc, invalidations, ignored, recent } = mirror;
-      const ptes = tx.openTable(tx.world.mirrors, id, 'ptes');
-      machine.mirrors.push({ id, device, complete, failAlloc, invalidations, ignored, recent, ptes });
+      machine.mirrors.push(workMirror(mirror, tx.openTable(tx.world.mirrors, mirror.id, 'ptes')));
     }
+    return machine;
+  }
+
+  /** A machine of a state that is over: for trials only, never stored. */
+  static past(
+    space: AddressSpace,
+    pages: PageTable,
+    mirrors: readonly Mirror[],
+    files: World['files'],
+    seq: number,
+  ): Machine {
+    const machine = new Machine(space, pages, seq, files);
+    machine.runs = pages.runs.edit();
+    for (const mirror of mirrors) machine.mirrors.push(workMirror(mirror, mirror.ptes.edit()));
     return machine;
   }
 
@@ -88,9 +100,9 @@ export class Machine {
     return this.#table.knowledge;
   }
 
-  /** An independent machine in the same state. */
-  copy(): Machine {
-    const other = new Machine(this.space, this.#table, this.seq, this.#files);
+  /** An independent machine in the same state, or with other VMAs. */
+  copy(space: AddressSpace = this.space): Machine {
+    const other = new Machine(space, this.#table, this.seq, this.#files);
     const runs = this.runs.freeze();
     this.runs = runs.edit();
     other.runs = runs.edit();
@@ -144,6 +156,11 @@ export class Machine {
     const invalidation = Object.freeze({ start, last, seq: this.seq, type, device, derived: true });
     for (const mirror of this.mirrors) actOn(mirror, invalidation);
   }
+}
+
+function workMirror(mirror: Mirror, ptes: RangeMap<MirrorPte>): WorkMirror {
+  const { id, device, complete, failAlloc, invalidations, ignored, recent } = mirror;
+  return { id, device, complete, failAlloc, invalidations, ignored, recent, ptes };
 }
 
 function storeMirror(tx: Tx, { id, ptes, failAlloc, invalidations, ignored, recent }: WorkMirror): void {

@@ -88,8 +88,8 @@ function replace(machine: Machine, event: MmapEvent): void {
 }
 
 function unmap(machine: Machine, start: U64, last: U64 | undefined): void {
-  if (last === undefined || firstOverlap(machine.space.vmas, start, last) === undefined) return;
-  machine.invalidate(NOTIFY_UNMAP, start, last);
+  if (last === undefined) return;
+  if (firstOverlap(machine.space.vmas, start, last) !== undefined) machine.invalidate(NOTIFY_UNMAP, start, last);
   machine.clear(start, last);
 }
 

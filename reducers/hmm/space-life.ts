@@ -22,6 +22,7 @@ export function forkPages(tx: Tx, parent: PageTable, childSpace: number, seq: nu
     if (vma.flags & MAP_SHARED || vma.traits & (VMA_DONTFORK | VMA_WIPEONFORK)) continue;
     forkVma(machine, child, vma);
   }
+  forkUnmapped(machine, child);
   tx.world.pageTables.set(childSpace, Object.freeze({ ...child, devices: machine.devices }));
   machine.store(tx);
 }
@@ -37,6 +38,12 @@ function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
     setRun(machine.runs, start, last, shared);
     setRun(child.runs, start, last, shared);
   }
+}
+
+/** Pages that no recorded call mapped are there in the child too: the program, the heap and the stack are copied. */
+function forkUnmapped(machine: Machine, child: PageTable): void {
+  for (const run of machine.runs.values())
+    if (machine.vmaAt(run.start) === undefined) setRun(child.runs, run.start, run.last, run);
 }
 
 /** The space is gone: so are its entries, and all that its mirrors held (MMU_NOTIFY_RELEASE). */

@@ -1,10 +1,11 @@
 import { rangeAt } from '../../core/interval.js';
 import { add, alignDown, alignUp, sub, type U64 } from '../../core/u64.js';
 import type { OpenFile } from '../files/state.js';
+import { changesAround } from '../in-flight.js';
 import type { Tx } from '../tx.js';
 import { MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE } from './flags.js';
 import { surelyEmpty } from './lookup.js';
-import { VMA_ASSUMED, VMA_GUARD, VMA_PFNMAP, type Vma } from './state.js';
+import { type AddressSpace, VMA_ASSUMED, VMA_GUARD, VMA_PFNMAP, type Vma } from './state.js';
 
 /**
  * What the kernel would say to taking the pages of a user range for a device.
@@ -37,12 +38,33 @@ const OK: PinAnswer = Object.freeze({ kind: 'ok' });
 
 /**
  * Asks for the pages of `start..last` (user addresses, inclusive) of a space. `fault`: the call fails with
- * EFAULT, first at `at`. `unknown`: the recording does not tell, because of what is at `at`.
+ * EFAULT, first at `at`. `unknown`: the recording does not tell, because of what is at `at`, or because another
+ * thread changes the memory while the call runs and the answer depends on who was first.
  * O(log n) plus the VMAs touched.
  */
 export function probePin(tx: Tx, spaceId: number, start: U64, last: U64, request: PinRequest): PinAnswer {
   const space = tx.world.spaces.get(spaceId);
-  if (space === undefined) return answer('fault', start, 'the address space is gone');
+  const now = space === undefined ? gone(start) : probeSpace(tx, space, start, last, request);
+  return tx.world.inFlight.size === 0 ? now : probeRaced(tx, spaceId, start, last, request, now);
+}
+
+function gone(at: U64): PinAnswer {
+  return answer('fault', at, 'the address space is gone');
+}
+
+/** The same answer in all states that the call may have seen, or `unknown`. */
+function probeRaced(tx: Tx, spaceId: number, start: U64, last: U64, request: PinRequest, now: PinAnswer): PinAnswer {
+  const { past, coming } = changesAround(tx.world, spaceId, { start: alignDown(start, PAGE_BYTES), last });
+  const before = past.some(({ space }) => probeSpace(tx, space, start, last, request).kind !== now.kind);
+  const after = coming.some(({ call, prot }) => {
+    if (call === 'madvise') return false;
+    const opens = call === 'mprotect' && (prot & (request.write ? PROT_WRITE : PROT_READ)) !== 0;
+    return opens ? now.kind === 'fault' : now.kind === 'ok';
+  });
+  return before || after ? answer('unknown', start, 'another thread changed what is mapped during the call') : now;
+}
+
+function probeSpace(tx: Tx, space: AddressSpace, start: U64, last: U64, request: PinRequest): PinAnswer {
   let at = alignDown(start, PAGE_BYTES);
   for (;;) {
     const vma = rangeAt(space.vmas, at);

@@ -110,7 +110,7 @@ test('import and verify: the tape says what the text said', () => {
   const tape = join(space.path, 'qemu.tape');
   const imported = iotape(['import', qemu, '-o', tape]);
   assert.is(imported.status, 0);
-  assert.match(imported.stdout, /qemu\.tape: 1,897 events from .*, [\d,]+ bytes\n$/);
+  assert.match(imported.stdout, /qemu\.tape: 1,901 events from .*, [\d,]+ bytes\n$/);
   const checked = (path: string): object => {
     const { trace: _trace, format: _format, ...rest } = JSON.parse(iotape(['check', '--json', path]).stdout);
     return rest;

@@ -13,6 +13,19 @@ const test = suite('events as text');
 const text = (event: Event, judged?: Judged): string => eventText({ event, judged });
 const HEAD = { seq: 0, tsNs: 0, pid: 0, tid: 1, file: 0, line: 0 };
 const MIRROR = { mirror: 0xa0, mm: 1, start: 0x1000, last: 0x1fff };
+const ENTERED = {
+  ...HEAD,
+  kind: 'enter' as const,
+  call: 'munmap',
+  fd: -1,
+  path: '',
+  request: 0,
+  addr: 0,
+  lengthBytes: 0,
+  prot: 0,
+  flags: 0,
+  advice: 0,
+};
 const failed = { ret: -1, errno: 'EINVAL' } as const;
 
 test('each kind in the words of its call', () => {
@@ -43,6 +56,20 @@ test('each kind in the words of its call', () => {
       'mmap(NULL, 0x1000, PROT_READ|PROT_WRITE, MAP_SHARED_VALIDATE|0x40000000) = -1 EINVAL',
     ],
     [ev('munmap', { addr: 0xffff_ffff_ffff_f000n }), 'munmap(0xfffffffffffff000, 0x1000) = 0'],
+    [{ ...ENTERED, call: 'ioctl', fd: 3, path: '/dev/x', request: 0x3b71 }, 'ioctl(3</dev/x>, 0x3b71) begins'],
+    [{ ...ENTERED, addr: 0x1000, lengthBytes: 0x2000 }, 'munmap(0x1000, 0x2000) begins'],
+    [
+      { ...ENTERED, call: 'mprotect', addr: 0x1000, lengthBytes: 0x2000, prot: 1 },
+      'mprotect(0x1000, 0x2000, PROT_READ) begins',
+    ],
+    [
+      { ...ENTERED, call: 'madvise', addr: 0x1000, lengthBytes: 0x2000, advice: 4 },
+      'madvise(0x1000, 0x2000, MADV_DONTNEED) begins',
+    ],
+    [
+      { ...ENTERED, call: 'mmap', addr: 0x1000, lengthBytes: 0x2000, flags: 0x32 },
+      'mmap(0x1000, 0x2000, PROT_NONE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS) begins',
+    ],
     [ev('mprotect', { addr: 0x1000, prot: 5 }), 'mprotect(0x1000, 0x1000, PROT_READ|PROT_EXEC) = 0'],
     [
       ev('mremap', { addr: 0x1000, newLengthBytes: 0x2000, flags: 3, newAddr: 0x9000, ret: 0x9000 }),

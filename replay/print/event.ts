@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import type { Bytes } from '../../core/bytes.js';
 import {
+  type EnterEvent,
   type Event,
   type IoctlEvent,
   type MemNote,
@@ -105,6 +106,8 @@ function callText(event: Event, judged: Judged | undefined): string {
       return event.text;
     case 'other':
       return `${event.call}(${event.text})`;
+    case 'enter':
+      return `${event.call}(${enteredText(event)}) begins`;
     case 'fault':
       return `page fault at ${hex(event.addr)}, flags ${hex(event.flags)}, answer ${hex(event.ret)}`;
     case 'invalidateStart':
@@ -169,6 +172,22 @@ function hasAnswer(event: IoctlEvent): boolean {
   const before = structIn(event.memIn);
   const after = structIn(event.memOut);
   return before !== undefined && after !== undefined && !before.equals(after);
+}
+
+/** What a call shows of itself where it begins. */
+function enteredText(event: EnterEvent): string {
+  if (event.call === 'ioctl') return `${fdText(event.fd, event.path)}, ${hex(event.request)}`;
+  const range = `${hex(event.addr)}, ${hex(event.lengthBytes)}`;
+  switch (event.call) {
+    case 'mprotect':
+      return `${range}, ${protText(event.prot)}`;
+    case 'madvise':
+      return `${range}, ${adviceText(event.advice)}`;
+    case 'mmap':
+      return `${range}, ${protText(event.prot)}, ${mapFlagsText(event.flags)}`;
+    default:
+      return range;
+  }
 }
 
 type MemoryEvent = Extract<Event, { kind: 'mmap' | 'munmap' | 'mprotect' | 'mremap' | 'madvise' | 'brk' | 'mlock' }>;

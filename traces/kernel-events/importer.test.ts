@@ -58,6 +58,36 @@ test('the two halves of a call become one event', async () => {
   assert.equal(codes(recording), []);
 });
 
+test('a call that another thread overlaps shows where it began', async () => {
+  const munmap = `{"ts":20,"pid":7,"tid":8,"ev":"call","call":"munmap","args":["0x1000","0x1000"]}`;
+  const rows: [string, string[]][] = [
+    [`${ENTER}\n${munmap}\n${munmap}\n${EXIT}`, ['enter 7', 'munmap 8', 'munmap 8', 'ioctl 7']],
+    [`${ENTER}\n${CLOSE}\n${EXIT}`, ['close 8', 'ioctl 7']],
+    [`${ENTER}\n${munmap.replace('"tid":8', '"tid":7')}\n${EXIT}`, ['munmap 7', 'ioctl 7']],
+    [`${ENTER}\n${EXIT}\n${munmap}`.replace('"ts":20', '"ts":40'), ['ioctl 7', 'munmap 8']],
+    [`${ENTER.replace('0xc0284800', '0x5401')}\n${munmap}\n${EXIT}`, ['munmap 8', 'ioctl 7']],
+    [`${ENTER}\n{"ts":12,"pid":9,"tid":9,"ev":"exit_task"}\n${EXIT}`, ['enter 7', 'exit 9', 'ioctl 7']],
+    [`${ENTER}\n{"ts":12,"pid":9,"tid":9,"ev":"fork","child":10}\n${EXIT}`, ['enter 7', 'fork 9', 'ioctl 7']],
+  ];
+  for (const [text, kinds] of rows) {
+    const { events } = await read(`${text}\n`);
+    assert.equal(
+      events.map((event) => `${event.kind} ${event.tid}`),
+      kinds,
+      text,
+    );
+  }
+  const { events } = await read(`${ENTER}\n${munmap}\n`);
+  const [first] = events;
+  assert.equal(first?.kind === 'enter' && [first.call, first.fd, first.request, first.line, first.seq], [
+    'ioctl',
+    4,
+    0xc028_4800,
+    1,
+    0,
+  ]);
+});
+
 test('every call and what it stands for', async () => {
   const rows: [string, object][] = [
     [

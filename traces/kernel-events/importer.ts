@@ -28,6 +28,8 @@ const BATCH_CHARS = 8 << 20;
 const MAX_PENDING_CALLS = 1 << 13;
 const MAX_TASKS = 1 << 16;
 
+const TYPE_VFIO = 0x3b;
+const TYPE_HMM = 0x48;
 const CLONE_VM_VFORK = 0x4100;
 /** VM, FS, FILES, SIGHAND, THREAD, SYSVSEM: what makes a thread. */
 const CLONE_OF_THREAD = 0x5_0f00;
@@ -56,6 +58,8 @@ export class KernelEventRecording implements Recording {
   readonly #parser = new LineParser();
   readonly #window = new ReorderWindow<Timed>(WINDOW_RECORDS, WINDOW_BYTES);
   readonly #pending = new Map<number, Pending>();
+  /** Threads in an ioctl of a modelled interface that no other thread's event has overlapped yet. */
+  readonly #alone = new Set<number>();
   readonly #tasks = new Map<number, Task>();
   #batch: Event[] = [];
   #batchChars = 0;
@@ -177,6 +181,7 @@ export class KernelEventRecording implements Recording {
   #emit({ tsNs, record }: Timed): void {
     this.#start ??= tsNs;
     this.#lastTsNs = Math.max(0, tsNs - this.#start);
+    if (this.#alone.size > 0 && mayOverlap(record)) this.#showEntered(record.tid);
     if (record.ev === 'whole') {
       if (record.draft.kind === 'exit') this.#taskEnds(record.tid);
       this.#put(record.draft, this.#seq);
@@ -189,10 +194,30 @@ export class KernelEventRecording implements Recording {
     }
   }
 
+  /** What the thread does next may change what calls under way see: they show where they began. */
+  #showEntered(tid: number): void {
+    for (const other of this.#alone) {
+      if (other === tid) continue;
+      this.#alone.delete(other);
+      const { enter } = this.#pending.get(other) as Pending;
+      const { fd, request } = enter;
+      const none = { addr: 0, lengthBytes: 0, prot: 0, flags: 0, advice: 0 };
+      this.#put(
+        { kind: 'enter', ...draftHead(enter.pid, other, enter.line), call: 'ioctl', fd, path: '', request, ...none },
+        this.#seq,
+      );
+    }
+  }
+
+  #forgetPending(tid: number): void {
+    this.#pending.delete(tid);
+    this.#alone.delete(tid);
+  }
+
   #taskEnds(tid: number): void {
     const pending = this.#pending.get(tid);
     if (pending !== undefined) this.#abandon(pending);
-    this.#pending.delete(tid);
+    this.#forgetPending(tid);
     this.#tasks.delete(tid);
   }
 
@@ -200,21 +225,23 @@ export class KernelEventRecording implements Recording {
     const before = this.#pending.get(enter.tid);
     if (before !== undefined) {
       this.#abandon(before);
-      this.#pending.delete(enter.tid);
+      this.#forgetPending(enter.tid);
     }
     if (this.#pending.size >= MAX_PENDING_CALLS) {
       const [tid, oldest] = this.#pending.entries().next().value as [number, Pending];
       this.#abandon(oldest);
-      this.#pending.delete(tid);
+      this.#forgetPending(tid);
     }
     this.#pending.set(enter.tid, { enter, enteredAt: this.#seq });
+    const type = (enter.request >>> 8) & 0xff;
+    if (enter.call === 'ioctl' && (type === TYPE_VFIO || type === TYPE_HMM)) this.#alone.add(enter.tid);
   }
 
   #exit(exit: Exit): void {
     const pending = this.#pending.get(exit.tid);
     if (pending === undefined || pending.enter.call !== exit.call)
       return this.#skip('IOT104', `${exit.call} of thread ${exit.tid}`, exit.line);
-    this.#pending.delete(exit.tid);
+    this.#forgetPending(exit.tid);
     this.#put(joined(pending.enter, exit), pending.enteredAt);
   }
 
@@ -228,6 +255,23 @@ export class KernelEventRecording implements Recording {
     draft.tsNs = this.#lastTsNs;
     if ('enteredAt' in draft) draft.enteredAt = enteredAt;
     this.#batch.push(draft);
+  }
+}
+
+/** Whether a record may change what a call of another thread sees. */
+function mayOverlap(record: Rec): boolean {
+  if (record.ev !== 'whole') return record.ev === 'fork';
+  switch (record.draft.kind) {
+    case 'mmap':
+    case 'munmap':
+    case 'mprotect':
+    case 'mremap':
+    case 'madvise':
+    case 'exit':
+    case 'invalidateStart':
+      return true;
+    default:
+      return false;
   }
 }
 

@@ -6,6 +6,7 @@ import type { CallHead } from './call-reader.js';
 import { type CallText, NO_RESULT, type Result, readResult, splitCall } from './call-text.js';
 import { readCall } from './calls.js';
 import type { Context } from './context.js';
+import { ENTERED, enterOf } from './enter-line.js';
 import { ioctlOf } from './ioctl-call.js';
 import { otherCall } from './other-call.js';
 import type { Entered, Thread } from './recorder.js';
@@ -57,6 +58,10 @@ export class CallLines {
     this.#enteredBytes += kept.length;
     thread.entered = { name, text: kept, enteredAt: recorder.nextSeq, line, child: 0 };
     if (CLONES.has(name) && this.#cloning.size < MAX_CLONING) this.#cloning.add(thread);
+    if (!ENTERED.has(name)) return;
+    const head = { ...this.#head(thread), enteredAt: recorder.nextSeq, ret: null, errno: '', injected: false };
+    const event = enterOf(kept, head, this.#context.arena);
+    if (event !== undefined) recorder.push(event);
   }
 
   /** The second half: `rest` is what stands behind `resumed>`. */

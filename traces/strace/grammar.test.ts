@@ -168,18 +168,23 @@ test('halves of calls', () => {
   ][] = [
     [
       '1 ioctl(3, VFIO_DEVICE_RESET <unfinished ...>\n2 close(9) = 0\n1 <... ioctl resumed>, 0) = 0\n',
-      [2, 1],
-      [0, 0],
+      [1, 2, 1],
+      [undefined, 1, 0],
       [],
     ],
     [
       '1 ioctl(3, VFIO_DEVICE_RESET, 0 <unfinished ...>\n2 close(9) = 0\n1 <... ioctl resumed> ) = 0\n',
-      [2, 1],
-      [0, 0],
+      [1, 2, 1],
+      [undefined, 1, 0],
       [],
     ],
-    ['ioctl(17, VFIO_DEVICE_RESET <unfinished ...>\n0.5 <... ioctl resumed> , 0x7fff) = 0 <2.5>\n', [0], [0], []],
-    ['1 ioctl(3, VFIO_DEVICE_RESET, 0 <unfinished ...>\n', [1], [0], ['IOT106']],
+    [
+      'ioctl(17, VFIO_DEVICE_RESET <unfinished ...>\n0.5 <... ioctl resumed> , 0x7fff) = 0 <2.5>\n',
+      [0, 0],
+      [undefined, 0],
+      [],
+    ],
+    ['1 ioctl(3, VFIO_DEVICE_RESET, 0 <unfinished ...>\n', [1, 1], [undefined, 0], ['IOT106']],
     ['1 <... ioctl resumed>, 0) = 0\n2 close(3) = 0\n', [2], [0], ['IOT104']],
     ['1 read(3,  <unfinished ...>\n1 close(3) = 0\n', [1, 1], [0, 1], ['IOT106']],
     ['1 ioctl(3, VFIO_DEVICE_RESET, 0 <detached ...>\n', [1], [0], []],
@@ -203,6 +208,38 @@ test('halves of calls', () => {
       entered,
       text,
     );
+  }
+});
+
+test('first halves that mean something are events', () => {
+  const first = { fd: -1, path: '', request: 0, addr: 0, lengthBytes: 0, prot: 0, flags: 0, advice: 0 };
+  const rows: readonly [text: string, fields: object | undefined][] = [
+    ['ioctl(3</dev/x>, VFIO_DEVICE_RESET', { call: 'ioctl', fd: 3, path: '/dev/x', request: 0x3b6f }],
+    ['ioctl(3, _IOC(_IOC_READ|_IOC_WRITE, 0x48, 0x2, 0x28)', { call: 'ioctl', fd: 3, request: 0xc0284802 }],
+    ['ioctl(3, TCGETS', undefined],
+    ['munmap(0x1000, 8192', { call: 'munmap', addr: 0x1000, lengthBytes: 0x2000 }],
+    ['mprotect(0x1000, 8192, PROT_READ', { call: 'mprotect', addr: 0x1000, lengthBytes: 0x2000, prot: 1 }],
+    ['pkey_mprotect(0x1000, 8192, PROT_READ, 1', { call: 'mprotect', addr: 0x1000, lengthBytes: 0x2000, prot: 1 }],
+    ['madvise(0x1000, 8192, MADV_DONTNEED', { call: 'madvise', addr: 0x1000, lengthBytes: 0x2000, advice: 4 }],
+    ['mremap(0x1000, 4096, 8192, MREMAP_MAYMOVE', { call: 'mremap', addr: 0x1000, lengthBytes: 0x1000, flags: 1 }],
+    [
+      'mmap(0x1000, 4096, PROT_NONE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0',
+      { call: 'mmap', addr: 0x1000, lengthBytes: 0x1000, flags: 0x32 },
+    ],
+    ['brk(0x5000', { call: 'brk', addr: 0x5000 }],
+    ['munmap(0x1000', undefined],
+    ['futex(0x1000, FUTEX_WAIT', undefined],
+  ];
+  for (const [text, fields] of rows) {
+    const { events } = parse(`1 ${text} <unfinished ...>\n2 getpid() = 2\n`);
+    const found = events.find((event) => event.kind === 'enter');
+    if (fields === undefined) assert.is(found, undefined, text);
+    else
+      assert.equal(
+        found,
+        { kind: 'enter', seq: 0, tsNs: 0, pid: 0, tid: 1, file: 0, line: 1, ...first, ...fields },
+        text,
+      );
   }
 });
 
@@ -248,7 +285,7 @@ test('lines broken by messages of strace', () => {
     ['ioctl(4, VFIO_DEVICE_RESET, 0x10/usr/bin/strace: Process 19138 attached\n) = 0\n', ['ioctl 0 16']],
     [
       'ioctl(4, VFIO_DEVICE_RESET, 0x10./src/strace: Process 19138 attached\n <unfinished ...>\n<... ioctl resumed>) = 0\n',
-      ['ioctl 0 16'],
+      ['enter 0 ', 'ioctl 0 16'],
     ],
     ['ioctl(4, VFIO_DEVICE_RESET, 0x10[ Process PID=19138 runs in 32 bit mode. ]\n) = 0\n', ['ioctl 0 16']],
     [

@@ -1,9 +1,9 @@
 import { Unpackr } from 'msgpackr';
 import { Bytes } from '../../core/bytes.js';
 import type { Event, EventBatch, MemNote } from '../../core/event.js';
+import type { U64 } from '../../core/u64.js';
 import { isPlainMsgpack } from './guard.js';
 import { CODEC, type Codec, isBoxed, LAYOUTS, SCHEMA_VERSION, upcast } from './schema.js';
-import type { U64 } from '../../core/u64.js';
 
 /** More values than any writer puts into one chunk; the reader's bound on what a chunk may build. */
 export const MAX_CHUNK_VALUES = 1 << 20;

@@ -203,6 +203,7 @@ const FORMS = [
   [23, '095220ec31ccf5e10f53bbf31475a967866d6ae7dd85941d20bafd0e02590f24'],
   [25, '20e7b99abd3e346ed83a58f85984adc21524145879b8bb88ec34971647c9abfd'],
   [29, '9e4f45f1d2dc0c0853adf731733e3e169b33b244f6961ee0e1fcf88722f8a7ed'],
+  [30, '28f2b6c6cf93afab3c930831a6b204c2e58c04470af0117331f904c5e1cb4af9'],
 ] as const;
 
 test('upcasters are applied one after the other', () => {

@@ -158,6 +158,17 @@ const byKind: { readonly [K in EventKind]: fc.Arbitrary<Event & { readonly kind:
     notifierSeq: u64OrNull,
   }),
   mirrorEnd: fc.record({ kind: fc.constant('mirrorEnd' as const), ...mirrored }),
+  enter: fc.record({
+    kind: fc.constant('enter' as const),
+    ...start,
+    call: text,
+    ...fdPath,
+    request: int32,
+    ...range,
+    prot: int32,
+    flags: int32,
+    advice: int32,
+  }),
 };
 
 /** One of every kind. */

@@ -8,10 +8,10 @@ import { ChunkDamage, decodeChunk } from './chunk-decoder.js';
 import {
   FOOTER_BYTES,
   MAGIC,
+  PREAMBLE_BYTES,
   parseFooter,
   parsePreamble,
   parseRecordHeader,
-  PREAMBLE_BYTES,
   RECORD_HEADER_BYTES,
   type RecordType,
 } from './frame.js';

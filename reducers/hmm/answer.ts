@@ -1,0 +1,193 @@
+import { Bytes } from '../../core/bytes.js';
+import type { MemNote } from '../../core/event.js';
+import { mul, type U64 } from '../../core/u64.js';
+import type { Call } from '../call.js';
+import { forgetKnowledge } from '../memory/pagetable.js';
+import type { AddressSpace, Vma } from '../memory/state.js';
+import type { Tx } from '../tx.js';
+import { canCopy } from './buffer.js';
+import type { CommandName, Outcome, Range } from './commands.js';
+import { coherentPages, noteCoherentPages } from './devices.js';
+import type { Machine } from './machine.js';
+import type { Mirror } from './state.js';
+import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './trials.js';
+
+/**
+ * From the outcomes of a command, one for each state that the memory may be in, to what the call answers, and which of
+ * the states is taken over.
+ */
+
+const STRUCT_BYTES = 40;
+const PAGE_BYTES = 4096;
+
+/** The argument of a command, checked. */
+export interface DmirrorArgs extends Range {
+  readonly ptr: U64;
+  readonly rawPages: U64;
+}
+
+export function outCounts(call: Call, cpages: number, faults: number): void {
+  call.out64(24, cpages, 'cpages');
+  call.out64(32, faults, 'faults');
+}
+
+/** False after a prediction: what WRITE is to write cannot be read, or may not be. */
+export function inBufferAllows(call: Call, args: DmirrorArgs, own: AddressSpace | undefined): boolean {
+  return settled(call, canCopy(call.tx, own, args.ptr, mul(args.npages, PAGE_BYTES), false));
+}
+
+function settled(call: Call, copies: 'yes' | 'no' | 'unknown'): boolean {
+  if (copies === 'no') return !call.fail('EFAULT', 'dmirror.buffer');
+  if (copies === 'unknown') call.unknown("the caller's buffer was mapped outside of the recording, if at all");
+  return copies === 'yes';
+}
+
+/** The answer on memory that nobody changes meanwhile. */
+export function answer(
+  call: Call,
+  mirror: Mirror,
+  name: CommandName,
+  args: DmirrorArgs,
+  machine: Machine,
+  own: AddressSpace | undefined,
+): void {
+  const pages = coherentPages(call.tx, mirror.device);
+  const trials = tryCommand(machine, mirror.id, name, args, pages, (vma) => isSpecial(call.tx, vma));
+  const first = trials[0] as Trial;
+  const certain = trials.every((trial) => alike(trial.outcome, first.outcome, mirror.device));
+  if (first.outcome.dies !== undefined && certain) {
+    call.unknown('the kernel dies in this call: the device touches an entry without memory behind it');
+    if (call.recordedRet !== null) first.machine.store(call.tx);
+    return;
+  }
+  const sameTouched = trials.every((trial) =>
+    trials.every((other) => other.pages !== trial.pages || alike(other.outcome, trial.outcome, mirror.device)),
+  );
+  if (certain) predict(call, mirror, name, args, first.outcome, own);
+  else if (sameTouched) predictByFact(call, mirror, name, args, trials, own);
+  else call.unknown(TOUCHED);
+  if (call.recordedRet === null) return;
+  const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
+  // A failure tells nothing of the size, but what came before it was done: a device has small pages first (`dmirror_device_init`).
+  const failedAlike = certain && first.outcome.errno !== '';
+  const chosen = (failedAlike ? agreeing.find((trial) => trial.pages === 'small') : undefined) ?? agreeing[0] ?? first;
+  const lost = certain && agreeing.length === 0;
+  if ((lost || chosen.machine.knowledge === 'nothing') && name === 'snapshot')
+    adoptTold(call, mirror, chosen.machine, args);
+  if (pages.length > 1 || chosen.machine.askedPages) learnPages(call, mirror, agreeing);
+  chosen.machine.store(call.tx);
+  // The recording contradicts what calls seemed to determine: one finding, and not one for each call that follows.
+  if (lost) forgetKnowledge(call.tx, mirror.space);
+}
+
+/** The recorded answer is that of one size only: from now on it is known. */
+function learnPages(call: Call, mirror: Mirror, agreeing: readonly Trial[]): void {
+  const told = agreeing[0];
+  if (told === undefined || agreeing.some((trial) => trial.pages !== told.pages)) return;
+  noteCoherentPages(call.tx, mirror.device, told.machine.coherentPages, call.event.seq);
+}
+
+const FREE_PAGES = 'which device pages are free was not recorded: it shows with the first that is taken';
+export const TOUCHED =
+  'what the CPU touched was not recorded: kernel events, or MADV_POPULATE_* in its place, would tell';
+
+/** A mapping that a driver filled: VM_MIXEDMAP, which does not migrate. */
+export function isSpecial(tx: Tx, vma: Vma): boolean {
+  return vma.file !== 0 && tx.world.files.get(vma.file)?.kind === 'dmirror';
+}
+
+export function predict(
+  call: Call,
+  mirror: Mirror,
+  name: CommandName,
+  args: DmirrorArgs,
+  outcome: Outcome,
+  own: AddressSpace | undefined,
+): void {
+  if (outcome.errno !== '') {
+    call.fail(outcome.errno, outcome.rule);
+    return;
+  }
+  if (!copiesAllowed(call, name, args, own) || !call.succeed(outcome.rule)) return;
+  outOf(call, mirror, name, args, outcome);
+}
+
+/**
+ * Which size the free pages of a coherent device have is a fact that one answer teaches: a success is that of one of
+ * the sizes; a failure may have other reasons.
+ */
+function predictByFact(
+  call: Call,
+  mirror: Mirror,
+  name: CommandName,
+  args: DmirrorArgs,
+  trials: readonly Trial[],
+  own: AddressSpace | undefined,
+): void {
+  const good = trials.filter(({ outcome }) => outcome.errno === '' && outcome.dies === undefined);
+  const usual = good[0];
+  if (usual === undefined) {
+    call.unknown(FREE_PAGES);
+    return;
+  }
+  if (!copiesAllowed(call, name, args, own) || !call.succeedByFact(usual.outcome.rule, FREE_PAGES)) return;
+  const taught = good.find((trial) => agrees(call, mirror, trial.outcome, args)) ?? usual;
+  outOf(call, mirror, name, args, taught.outcome);
+}
+
+/** False after a prediction: what the command found cannot be copied out. */
+function copiesAllowed(call: Call, name: CommandName, args: DmirrorArgs, own: AddressSpace | undefined): boolean {
+  if (!settled(call, outBuffer(call, name, args, own))) return false;
+  return canCopy(call.tx, own, call.arg, STRUCT_BYTES, true) !== 'no' || !call.fail('EFAULT', 'dmirror.fault');
+}
+
+/** Whether what a command found can be copied to where the caller wants it. */
+export function outBuffer(
+  call: Call,
+  name: CommandName,
+  args: DmirrorArgs,
+  own: AddressSpace | undefined,
+): 'yes' | 'no' | 'unknown' {
+  switch (name) {
+    case 'read':
+    case 'migrateToDev':
+    case 'exclusive':
+      return canCopy(call.tx, own, args.ptr, mul(args.npages, PAGE_BYTES), true);
+    case 'snapshot':
+      return canCopy(call.tx, own, args.ptr, args.npages, true);
+    default:
+      return 'yes';
+  }
+}
+
+export function outOf(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs, outcome: Outcome): void {
+  outCounts(call, outcome.cpages, outcome.faults);
+  const note = name === 'snapshot' ? noteAt(call.memOut, args.ptr) : undefined;
+  if (note === undefined) return;
+  const count = Math.min(note.bytes.length, args.npages);
+  call.outBytes(args.ptr, new Bytes(snapshotBytes(outcome, args.start, mirror.device, count)), 'pages');
+}
+
+function noteAt(notes: readonly MemNote[], addr: U64): MemNote | undefined {
+  return notes.find((note) => note.addr === addr);
+}
+
+/** Whether the recorded answer is the one of this trial. Only after a prediction. */
+export function agrees(call: Call, mirror: Mirror, outcome: Outcome, args: DmirrorArgs): boolean {
+  if (outcome.dies !== undefined) return false;
+  if (call.recordedRet === -1) return call.recordedErrno === outcome.errno;
+  if (outcome.errno !== '') return false;
+  const struct = noteAt(call.memOut, call.arg)?.bytes;
+  if (struct?.has(24, 16) && (struct.u64(24) !== outcome.cpages || struct.u64(32) !== outcome.faults)) return false;
+  const told = outcome.pfns.length > 0 ? noteAt(call.memOut, args.ptr)?.bytes : undefined;
+  if (told === undefined) return true;
+  const count = Math.min(told.length, args.npages);
+  return told.equalsAt(0, new Bytes(snapshotBytes(outcome, args.start, mirror.device, count)), 0, count);
+}
+
+function adoptTold(call: Call, mirror: Mirror, machine: Machine, args: DmirrorArgs): void {
+  const told = noteAt(call.memOut, args.ptr)?.bytes;
+  const work = machine.mirror(mirror.id);
+  if (told === undefined || work === undefined || call.recordedRet !== 0) return;
+  adoptSnapshot(machine, work, args.start, told.slice(0, Math.min(told.length, args.npages)));
+}
