@@ -1,4 +1,4 @@
-import { lastOf, type U64 } from '../../core/u64.js';
+import { add, alignDown, lastOf, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import {
   accessIds,
@@ -128,7 +128,10 @@ export function accessPages(call: Call): void {
 
 /** Predicts a failure where the pinned pages are not those at the given address; true when the call fails. */
 function differs(call: Call, found: Found, iova: number | bigint, last: number | bigint): boolean {
-  const same = sameMemory(call, found.contextId, found.access.ioas, iova, last, call.struct.u64(40));
+  // Whole pages are compared: with those that the address and the IOVA lie in.
+  const pages = { start: alignDown(iova, PAGE), last: add(alignDown(last, PAGE), PAGE - 1) };
+  const address = alignDown(call.struct.u64(40), PAGE);
+  const same = sameMemory(call, found.contextId, found.access.ioas, pages.start, pages.last, address);
   if (same === 'fault') return call.fail('EFAULT', 'access-pages.fault');
   if (same === 'other') return call.fail('EBADE', 'access-pages.other');
   if (same !== 'same') call.unknown(same.unknown);

@@ -5,6 +5,7 @@ import {
   bindDevice,
   detachDevice,
   replaceDevice,
+  type Told,
   unbindDevice,
 } from '../iommufd/attach.js';
 import { attachmentOf, hwptOf } from '../iommufd/attach-hwpt.js';
@@ -14,10 +15,12 @@ import {
   handOut,
   lookup,
   missing,
+  newObjectId,
   nextObjectId,
   objectOf,
   putObject,
   takeId,
+  toldId,
 } from '../iommufd/context.js';
 import type { Refusal, Rule } from '../iommufd/rules.js';
 import { newMockDevice } from './mock-domain.js';
@@ -58,11 +61,11 @@ function attached(
   call: Call,
   hwptAt: number,
   rule: string,
-  change: (passOver: number) => Attached | Refusal,
+  change: (told: Told) => Attached | Refusal,
 ): Attached | undefined {
   call.trial();
-  let result = change(0);
-  if ('ptId' in result && call.wentAnotherWay(hwptAt, result.ptId)) result = change(result.ptId);
+  let result = change({ hwpt: toldId(call, hwptAt) });
+  if ('ptId' in result && call.wentAnotherWay(hwptAt, result.ptId)) result = change({ passOver: result.ptId });
   if (!('ptId' in result)) {
     answerRefusal(call, result);
     return undefined;
@@ -79,13 +82,15 @@ export function mockDomain(call: Call): void {
   if ((flags & ~VALID_FLAGS) !== 0 && call.fail('EINVAL', 'mock-domain.flags')) return;
   let standing = 0;
   let device = 0;
-  const made = attached(call, 20, 'mock-domain.ok', (passOver) => {
-    standing = nextObjectId(tx, contextId);
+  const made = attached(call, 20, 'mock-domain.ok', (told) => {
+    standing = newObjectId(call, 16);
     takeId(tx, contextId, standing);
     const key = `mock:${tx.nextId('mock-devices')}`;
     const { seq } = call.event;
-    device = bindDevice(tx, contextId, key, seq, key, nextObjectId(tx, contextId), newMockDevice(flags));
-    const result = attachDevice(tx, contextId, device, s.u32(8), seq, 0, passOver);
+    const shown = newObjectId(call, 24);
+    const id = shown === standing ? nextObjectId(tx, contextId) : shown;
+    device = bindDevice(tx, contextId, key, seq, key, id, newMockDevice(flags));
+    const result = attachDevice(tx, contextId, device, s.u32(8), seq, 0, told);
     if ('ptId' in result) putObject(tx, contextId, { type: 'selftest', id: standing, users: 0, since: seq, device });
     else {
       unbindDevice(tx, contextId, device);
@@ -117,8 +122,8 @@ function replace(call: Call, pasid: number, ptAt: number): void {
   if (device === undefined) return;
   const { tx, event } = call;
   const ptId = call.struct.u32(ptAt);
-  const made = attached(call, ptAt, 'mock-replace.ok', (passOver) =>
-    replaceDevice(tx, call.file.object, device, ptId, event.seq, pasid, passOver),
+  const made = attached(call, ptAt, 'mock-replace.ok', (told) =>
+    replaceDevice(tx, call.file.object, device, ptId, event.seq, pasid, told),
   );
   if (made !== undefined) handOut(call, made.ptId, ptAt, 'pt_id');
 }
@@ -128,8 +133,8 @@ export function pasidAttach(call: Call): void {
   if (device === undefined) return;
   const { tx, event } = call;
   const [pasid, ptId] = [call.struct.u32(16), call.struct.u32(20)];
-  const made = attached(call, 20, 'mock-replace.ok', (passOver) =>
-    attachDevice(tx, call.file.object, device, ptId, event.seq, pasid, passOver),
+  const made = attached(call, 20, 'mock-replace.ok', (told) =>
+    attachDevice(tx, call.file.object, device, ptId, event.seq, pasid, told),
   );
   if (made !== undefined) handOut(call, made.ptId, 20, 'pt_id');
 }

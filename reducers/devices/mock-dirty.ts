@@ -5,6 +5,7 @@ import { ioasOfObject, lookup, patchObject } from '../iommufd/context.js';
 import { addRange } from '../iommufd/dirty-state.js';
 import type { Rule } from '../iommufd/rules.js';
 import type { PagingHwpt } from '../iommufd/state.js';
+import { probeBuffer } from '../iommufd/user-buffer.js';
 
 /**
  * IOMMU_TEST_OP_DIRTY: the self-test marks pages of a mock domain dirty, by a bitmap.
@@ -19,6 +20,7 @@ export const DIRTY_TEST_RULES: readonly Rule[] = [
   { id: 'test-dirty.hwpt', errno: 'ENOENT', text: 'no paging HWPT has the id' },
   { id: 'test-dirty.owner', errno: 'EINVAL', text: 'the HWPT is of a real IOMMU' },
   { id: 'test-dirty.off', errno: 'EINVAL', text: 'dirty tracking is off' },
+  { id: 'test-dirty.fault', errno: 'EFAULT', text: 'the bitmap cannot be read' },
   { id: 'test-dirty.ok', errno: '', text: 'the pages are dirty' },
 ];
 
@@ -42,7 +44,10 @@ export function markDirty(call: Call): void {
   if (hwpt === undefined) return;
   if (hwpt.domain.owner !== 'mock' && call.fail('EINVAL', 'test-dirty.owner')) return;
   if (!hwpt.dirtyOn && call.fail('EINVAL', 'test-dirty.off')) return;
-  const bits = call.bytesAt(bitmap, Math.ceil(Number(count) / 8));
+  const bitmapBytes = Math.ceil(Number(count) / 8);
+  const bits = call.bytesAt(bitmap, bitmapBytes);
+  const faults = bits === undefined && probeBuffer(call, bitmap, bitmapBytes, false) === 'fault';
+  if (faults && call.fail('EFAULT', 'test-dirty.fault')) return;
   if (!call.succeed('test-dirty.ok')) return;
   if (bits === undefined) {
     const at = add(call.arg, 56);

@@ -75,7 +75,7 @@ export function triggerVevent(call: Call): void {
   if (device === undefined) return;
   const mock = device.mock;
   if (mock === null) {
-    call.unknown('not modelled: the kernel takes any device for a mock device here');
+    call.unknown('the kernel takes any device for a mock device here');
     return;
   }
   const viommu = typedObject(tx, contextId, mock.viommu, 'viommu');

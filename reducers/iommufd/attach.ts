@@ -140,11 +140,21 @@ export interface Attached {
   readonly unknown?: string;
 }
 
+/** What a recording tells of the automatic HWPT that an attach takes. */
+export interface Told {
+  /** Its id, where objects are unknown so that it cannot be predicted. */
+  readonly hwpt?: number | undefined;
+  /** One that an injected fault kept the device from. */
+  readonly passOver?: number;
+}
+
+const NOTHING_TOLD: Told = Object.freeze({});
+
 type Change = (tx: Tx, contextId: number, deviceId: number, hwptId: number, pasid: number) => Refusal | undefined;
 
 /**
  * Attaches a bound device to an IOAS or HWPT by object id (`iommufd_device_attach`). Changes nothing when it refuses;
- * with `unknown` set the recording cannot tell. `passOver` is an automatic HWPT that an injected fault kept the device from.
+ * with `unknown` set the recording cannot tell.
  */
 export function attachDevice(
   tx: Tx,
@@ -153,9 +163,9 @@ export function attachDevice(
   ptId: number,
   seq: number,
   pasid = 0,
-  passOver = 0,
+  told: Told = NOTHING_TOLD,
 ): Attached | Refusal {
-  const result = changePt(tx, contextId, deviceId, ptId, seq, pasid, passOver, attachHwpt);
+  const result = changePt(tx, contextId, deviceId, ptId, seq, pasid, told, attachHwpt);
   if ('ptId' in result) addUsers(tx, contextId, deviceId, 1);
   return result;
 }
@@ -168,9 +178,9 @@ export function replaceDevice(
   ptId: number,
   seq: number,
   pasid = 0,
-  passOver = 0,
+  told: Told = NOTHING_TOLD,
 ): Attached | Refusal {
-  return changePt(tx, contextId, deviceId, ptId, seq, pasid, passOver, replaceHwpt);
+  return changePt(tx, contextId, deviceId, ptId, seq, pasid, told, replaceHwpt);
 }
 
 /** Detaches a device; nothing when it is not attached (`iommufd_device_detach`). */
@@ -185,7 +195,7 @@ function changePt(
   ptId: number,
   seq: number,
   pasid: number,
-  passOver: number,
+  told: Told,
   change: Change,
 ): Attached | Refusal {
   const object = objectOf(tx, contextId, ptId);
@@ -198,7 +208,7 @@ function changePt(
     case 'hwpt-nested':
       return change(tx, contextId, deviceId, ptId, pasid) ?? attached(tx, contextId, ptId);
     case 'ioas':
-      return autoDomain(tx, contextId, deviceId, ptId, seq, pasid, passOver, change);
+      return autoDomain(tx, contextId, deviceId, ptId, seq, pasid, told, change);
     default:
       return WRONG_TYPE;
   }
@@ -219,11 +229,12 @@ function autoDomain(
   ioasId: number,
   seq: number,
   pasid: number,
-  passOver: number,
+  told: Told,
   change: Change,
 ): Attached | Refusal {
   for (const id of ioasOfObject(tx, contextId, ioasId).hwpts) {
-    if (id === passOver || !typedObject(tx, contextId, id, 'hwpt-paging')?.auto) continue;
+    if (id === told.passOver || (told.hwpt ?? id) !== id) continue;
+    if (!typedObject(tx, contextId, id, 'hwpt-paging')?.auto) continue;
     const refused = change(tx, contextId, deviceId, id, pasid);
     if (refused === undefined) return attached(tx, contextId, id);
     if (refused.errno !== 'EINVAL') return refused;
@@ -239,6 +250,7 @@ function autoDomain(
     nestParent: false,
     pasidCompat: false,
     seq,
+    id: told.hwpt !== undefined && objectOf(tx, contextId, told.hwpt) === undefined ? told.hwpt : undefined,
     attachPasid: attaches ? pasid : -1,
   });
   if ('errno' in made) return made;

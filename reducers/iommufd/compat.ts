@@ -13,6 +13,7 @@ import { byteAt } from './pages.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { Area, Ioas } from './state.js';
 import { executeUnmap, planUnmap } from './unmap.js';
+import { probeBuffer } from './user-buffer.js';
 
 /**
  * VFIO's container calls on /dev/iommu (drivers/iommu/iommufd/vfio_compat.c). They work on the compatibility IOAS,
@@ -142,7 +143,8 @@ function setIommu(call: Call): void {
 function hasPayload(call: Call, bytes: number, rule: string): boolean {
   if (call.struct.length >= bytes) return true;
   if (call.struct.length >= 4 && call.struct.u32(0) < bytes && call.fail('EINVAL', rule)) return false;
-  if (call.arg < 4096) call.fail('EFAULT', 'common.fault');
+  const shown = call.struct.length;
+  if (probeBuffer(call, add(call.arg, shown), bytes - shown, false) === 'fault') call.fail('EFAULT', 'common.fault');
   else if (call.unknown('payload not recorded')) markContextUnknown(call.tx, call.file.object, call.event.seq);
   return false;
 }

@@ -120,6 +120,11 @@ export function addUsers(tx: Tx, contextId: number, id: number, count: number): 
   if (object !== undefined) patchObject(tx, contextId, object, { users: object.users + count });
 }
 
+/** Whether ids are taken (`xa_empty`): by objects, or by tombstones of vDEVICEs. */
+export function hasTakenIds(context: IommufdContext): boolean {
+  return context.objects.size > 0 || context.nextObjectId - 1 > context.freeIds.size;
+}
+
 /** From now on objects may exist that the recording does not show. */
 export function markContextUnknown(tx: Tx, contextId: number, seq: number): void {
   if (contextOf(tx, contextId).unknownSince < 0) patchContext(tx, contextId, { unknownSince: seq });
@@ -225,6 +230,24 @@ export function handOutId(call: Call, offset: number, field: string): number {
   return handOut(call, predicted, offset, field);
 }
 
+/**
+ * The id of an object that a call is about to make, which the struct will hold at `offset`: the next one, or where objects
+ * are unknown, so that it cannot be told, the one that the recording shows.
+ */
+export function newObjectId(call: Call, offset: number): number {
+  const contextId = call.file.object;
+  const next = nextObjectId(call.tx, contextId);
+  if (contextOf(call.tx, contextId).unknownSince < 0) return next;
+  return shownId(call.tx, contextId, next, recorded32(call, offset), call.event.seq);
+}
+
+/** The id of an object, old or new, that the recording shows at `offset` where objects are unknown; undefined elsewhere. */
+export function toldId(call: Call, offset: number): number | undefined {
+  if (contextOf(call.tx, call.file.object).unknownSince < 0) return undefined;
+  const id = recorded32(call, offset) ?? 0;
+  return id === 0 || id > MAX_ID ? undefined : id;
+}
+
 /** {@link handOutId} for an id that was chosen before. The caller puts the object and takes the id. */
 export function handOut(call: Call, predicted: number, offset: number, field: string): number {
   const contextId = call.file.object;
@@ -255,7 +278,10 @@ function addr(call: Call, offset: number): number | bigint {
   return typeof call.arg === 'number' ? call.arg + offset : BigInt(call.arg) + BigInt(offset);
 }
 
-/** What the recording shows at `offset` of the struct after the call. Only after a prediction. */
+/**
+ * What the recording shows at `offset` of the struct after the call. Only after a prediction, or where there can be
+ * none.
+ */
 export function recorded32(call: Call, offset: number): number | undefined {
   const note = call.memOut.find((candidate) => candidate.addr === call.arg);
   return note?.bytes.has(offset, 4) ? note.bytes.u32(offset) : undefined;

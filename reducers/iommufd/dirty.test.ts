@@ -24,6 +24,7 @@ function setup(): Setup {
   const b = new Bench();
   b.open();
   b.mmap(BUFFER, 0x10000);
+  b.mmap(BITMAP, 0x1000);
   const ioas = b.ioasAlloc();
   const { device, hwpt: plain } = b.mockDomain(ioas);
   const hwpt = b.hwptAlloc(device, ioas, 2).u32(16);
@@ -93,6 +94,7 @@ test('the self-test sets bits that a read tells and cleans', () => {
   decidedBy(dirty(b, hwpt, 1), 'EINVAL', 'test-dirty.off');
   decidedBy(dirty(b, plain, 1), 'EINVAL', 'test-dirty.off');
   track(b, hwpt, 1);
+  decidedBy(dirty(b, hwpt, null, [48, 0x7000_0000, 8]), 'EFAULT', 'test-dirty.fault');
   const told = dirty(b, hwpt, 0b101);
   decidedBy(told, '', 'test-dirty.ok');
   assert.is(told.u64(56), 2);

@@ -6,7 +6,7 @@ import {
   handOut,
   ioasOfObject,
   lookup,
-  nextObjectId,
+  newObjectId,
   patchObject,
   putObject,
   takeId,
@@ -70,7 +70,7 @@ function pinAndMake(call: Call, viommu: Viommu, start: U64, whole: U64): void {
   call.trial();
   const { tx } = call;
   const contextId = call.file.object;
-  const id = nextObjectId(tx, contextId);
+  const id = newObjectId(call, 20);
   takeId(tx, contextId, id);
   const access = makeAccess(tx, contextId, PAGE, true, call.event.seq);
   const made = judge(call, viommu, access, start, whole);

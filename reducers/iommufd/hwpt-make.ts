@@ -31,6 +31,8 @@ export interface PagingRequest {
   readonly nestParent: boolean;
   readonly pasidCompat: boolean;
   readonly seq: number;
+  /** The id to take; the next one when not given. */
+  readonly id?: number | undefined;
   /** PASID to attach the device to before the domain is filled, or -1. */
   readonly attachPasid: number;
 }
@@ -47,7 +49,7 @@ export interface DoubtfulHwpt {
  */
 export function makePagingHwpt(tx: Tx, request: PagingRequest): PagingHwpt | DoubtfulHwpt | Refusal {
   const { contextId, ioasId } = request;
-  const id = nextObjectId(tx, contextId);
+  const id = request.id ?? nextObjectId(tx, contextId);
   takeId(tx, contextId, id);
   const hwpt: PagingHwpt = {
     type: 'hwpt-paging',

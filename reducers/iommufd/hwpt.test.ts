@@ -1,4 +1,5 @@
 import * as assert from 'uvu/assert';
+import { putU32 } from '../../core/bytes.js';
 import { suite } from '../../core/testing.js';
 import { DEVICE_TEST_RULES } from '../devices/mock-device.js';
 import { MOCK_RULES } from '../devices/mock-domain.js';
@@ -62,6 +63,38 @@ test('a busy object that a recording destroys all the same leaves nothing behind
   assert.match(b.destroy(99).unknown, /objects unknown since event/);
 });
 
+test('where objects are unknown, the ids that a recording shows are taken', () => {
+  const { b, ioas } = bench();
+  const one = b.mockDomain(ioas);
+  b.ioctl(3, 0x3b85, null, { recorded: { ret: 0, errno: '' } });
+  const shows = (bytes: Uint8Array, ...fields: Field[]): Answer =>
+    b.ioctl(3, 0x3ba0, bytes, {
+      recorded: { ret: 0, errno: '' },
+      memOut: [
+        note(
+          ARG,
+          fields.reduce((made, [at, value]) => (putU32(made, at, Number(value)), made), bytes.slice()),
+        ),
+      ],
+    });
+  const mock = struct(72, [4, 2], [8, ioas]);
+  assert.is(shows(mock, [16, 20], [20, 22], [24, 21]).verdict, 'unknown');
+  const objects = () => b.world.iommufds.first()?.objects;
+  assert.equal(
+    [objects()?.get(20)?.type, objects()?.get(21)?.type, objects()?.get(22)?.type],
+    ['selftest', 'device', 'hwpt-paging'],
+  );
+  decidedBy(b.destroy(22), 'EBUSY', 'destroy.busy');
+  assert.is(shows(struct(72, [4, 10], [8, one.standing], [16, ioas]), [16, 22]).verdict, 'unknown');
+  assert.is(objects()?.get(22)?.users, 2);
+  decidedBy(b.destroy(20), '', 'destroy.ok');
+  decidedBy(b.destroy(22), 'EBUSY', 'destroy.busy');
+  const parent = struct(48, [8, one.device], [12, ioas]);
+  const told = note(ARG, struct(48, [8, one.device], [12, ioas], [16, 33]));
+  b.ioctl(3, 0x3b89, parent, { recorded: { ret: 0, errno: '' }, memOut: [told] });
+  decidedBy(b.destroy(33), '', 'destroy.ok');
+});
+
 test('MOCK_DOMAIN: what it can be attached to', () => {
   const { b, ioas } = bench();
   decidedBy(b.mockDomain(ioas, 2).answer, 'EINVAL', 'mock-domain.flags');
@@ -91,6 +124,7 @@ test('HWPT_ALLOC on an IOAS', () => {
     ['EOPNOTSUPP', 'hwpt-alloc.fault-parent', b.hwptAlloc(device, ioas, FAULT | NEST_PARENT)],
     ['EOPNOTSUPP', 'hwpt-alloc.data-type', b.hwptAlloc(device, ioas, 0, [24, 1], [28, 8])],
     ['EINVAL', 'hwpt-alloc.data-size', withData(b, device, ioas, 0, 0, [28, 3])],
+    ['EFAULT', 'hwpt-alloc.data-fault', withData(b, device, ioas, 0, 2, [32, 0x7000_0000, 8])],
     ['EOPNOTSUPP', 'hwpt-alloc.page-table', withData(b, device, ioas, 0, 2)],
     ['ENOENT', 'hwpt-alloc.fault', b.hwptAlloc(device, ioas, FAULT, [40, 99])],
     ['', 'hwpt-alloc.ok', withData(b, device, ioas, 0, 1)],

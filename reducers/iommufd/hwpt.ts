@@ -7,7 +7,7 @@ import {
   handOut,
   lookup,
   missing,
-  nextObjectId,
+  newObjectId,
   objectOf,
   putObject,
   takeId,
@@ -39,6 +39,7 @@ export const HWPT_RULES: readonly Rule[] = [
   { id: 'hwpt-alloc.fault-parent', errno: 'EOPNOTSUPP', text: 'a nest parent cannot have a fault queue' },
   { id: 'hwpt-alloc.data-type', errno: 'EOPNOTSUPP', text: 'the driver does not know the type of data' },
   { id: 'hwpt-alloc.data-size', errno: 'EINVAL', text: 'the data is shorter or longer than the driver takes' },
+  { id: 'hwpt-alloc.data-fault', errno: 'EFAULT', text: 'the data cannot be read' },
   { id: 'hwpt-alloc.page-table', errno: 'EOPNOTSUPP', text: 'the mock driver has no such page table' },
   { id: 'hwpt-alloc.nested-data', errno: 'EOPNOTSUPP', text: 'a nested HWPT needs data' },
   { id: 'hwpt-alloc.no-nest-parent', errno: 'EINVAL', text: 'the parent was not made to be one' },
@@ -46,6 +47,8 @@ export const HWPT_RULES: readonly Rule[] = [
   { id: 'hwpt-alloc.fault', errno: 'ENOENT', text: 'no fault queue has the id' },
   { id: 'hwpt-alloc.ok', errno: '', text: 'the HWPT is made' },
 ];
+
+const DATA_RULES = { size: 'hwpt-alloc.data-size', fault: 'hwpt-alloc.data-fault' };
 
 const NEST_PARENT = 1;
 const DIRTY_TRACKING = 2;
@@ -102,6 +105,7 @@ function paging(call: Call, device: BoundDevice, ioas: IoasObject): void {
     nestParent: (flags & NEST_PARENT) !== 0,
     pasidCompat: (flags & PASID) !== 0,
     seq: call.event.seq,
+    id: newObjectId(call, 16),
     attachPasid: -1,
   });
   if ('errno' in made) {
@@ -163,7 +167,7 @@ function nested(call: Call, device: BoundDevice, parent: PagingHwpt | Viommu): v
   if (iotlb === undefined) return;
   call.trial();
   const contextId = call.file.object;
-  const id = nextObjectId(call.tx, contextId);
+  const id = newObjectId(call, 16);
   takeId(call.tx, contextId, id);
   const hwpt: NestedHwpt = {
     type: 'hwpt-nested',
@@ -190,7 +194,7 @@ function ownerOf(device: BoundDevice): string {
 function selftestData(call: Call): Bytes | undefined {
   const s = call.struct;
   if (s.u32(24) !== DATA_SELFTEST && call.fail('EOPNOTSUPP', 'hwpt-alloc.data-type')) return undefined;
-  const data = readUserData(call, s.u64(32), s.u32(28), 8, 4, 'hwpt-alloc.data-size');
+  const data = readUserData(call, s.u64(32), s.u32(28), 8, 4, DATA_RULES);
   if (data === undefined) {
     call.unknown('payload not recorded');
     return undefined;

@@ -1,4 +1,5 @@
 import { Bytes } from '../../core/bytes.js';
+import { add } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { MOCK_RULES } from '../devices/mock-domain.js';
 import { TEST_RULES, testCommand } from '../devices/mock-test.js';
@@ -27,6 +28,7 @@ import { PAGES_RULES } from './pages.js';
 import type { Rule } from './rules.js';
 import { closeContext } from './teardown.js';
 import { UNMAP_RULES, unmap } from './unmap.js';
+import { probeBuffer } from './user-buffer.js';
 import { VIOMMU_RULES, vdeviceAlloc, viommuAlloc } from './viommu.js';
 
 /**
@@ -121,9 +123,15 @@ const COMMANDS: readonly (Command | undefined)[] = (() => {
 /** Addresses that no process can map (the default of vm.mmap_min_addr). */
 const FIRST_MAPPABLE = 0x10000;
 
-function payloadMissing(call: Call): void {
-  if (call.arg < FIRST_MAPPABLE) call.fail('EFAULT', 'common.fault');
-  else if (call.unknown('payload not recorded')) markContextUnknown(call.tx, call.file.object, call.event.seq);
+const NOT_RECORDED = 'payload not recorded';
+
+/** Of a struct only its first bytes were recorded: the rest cannot be read, or was not shown. */
+function payloadMissing(call: Call, needed: number): void {
+  const shown = call.struct.length;
+  const faults =
+    call.arg < FIRST_MAPPABLE || probeBuffer(call, add(call.arg, shown), needed - shown, false) === 'fault';
+  if (faults) call.fail('EFAULT', 'common.fault');
+  else if (call.unknown(NOT_RECORDED)) markContextUnknown(call.tx, call.file.object, call.event.seq);
 }
 
 function ioctl(call: Call): void {
@@ -138,7 +146,7 @@ function ioctl(call: Call): void {
     return;
   }
   if (call.struct.length < 4) {
-    payloadMissing(call);
+    payloadMissing(call, 4);
     return;
   }
   const entry = COMMANDS[nr];
@@ -151,7 +159,7 @@ function ioctl(call: Call): void {
   if (userBytes > entry.sizeBytes && !tailIsZero(call, entry.sizeBytes, userBytes)) return;
   const needed = Math.min(userBytes, entry.sizeBytes);
   if (call.struct.length < needed) {
-    payloadMissing(call);
+    payloadMissing(call, needed);
     return;
   }
   call.extentBytes = needed;
@@ -163,13 +171,17 @@ function ioctl(call: Call): void {
   entry.run(call);
 }
 
-/** Whether the handler may go on: the bytes from `from` to `to` are zero as far as the recording tells. */
+/**
+ * Whether the handler may go on: the bytes from `from` to `to` are zero. Where a recording does not hold all of them, any
+ * answer but E2BIG and EFAULT shows it, for the kernel looks at them before the handler runs.
+ */
 function tailIsZero(call: Call, from: number, to: number): boolean {
   const known = Math.min(to, call.struct.length);
   if (known > from && !call.struct.isZero(from, known - from)) return !call.fail('E2BIG', 'common.tail');
   if (known === to) return true;
-  payloadMissing(call);
-  return false;
+  if (probeBuffer(call, add(call.arg, Math.max(known, from)), 1, false) === 'fault')
+    return !call.fail('EFAULT', 'common.fault');
+  return !call.failedByFact('E2BIG', NOT_RECORDED) && !call.failedByFact('EFAULT', NOT_RECORDED);
 }
 
 /** What the dispatcher needs of /dev/iommu and of the files that its commands make. */

@@ -56,7 +56,20 @@ test('a missing payload makes everything in the context unknown', () => {
   const lost = b.ioctl(3, 0x3b85, null);
   assert.is(lost.unknown, 'payload not recorded');
   assert.is(lost.verdict, 'unknown');
-  assert.match(b.destroy(9).unknown, /objects unknown since event 5/);
+  assert.match(b.destroy(9).unknown, /objects unknown since event 6/);
+  decidedBy(b.ioctl(3, 0x3b85, null, { arg: 0x7000_0000 }), 'EFAULT', 'common.fault');
+});
+
+test('a struct that is longer than a recording shows: an answer tells that the rest was zero', () => {
+  const b = bench();
+  const long = struct(4096, [0, 5000]);
+  assert.is(b.ioctl(3, 0x3b81, long).rule, 'ioas-alloc.ok');
+  const refused = b.ioctl(3, 0x3b81, long, { recorded: { ret: -1, errno: 'E2BIG' } });
+  assert.equal([refused.verdict, refused.unknown], ['unknown', 'payload not recorded']);
+  decidedBy(b.ioctl(3, 0x3b81, struct(4096, [0, 5000], [4095, 1, 1])), 'E2BIG', 'common.tail');
+  decidedBy(b.ioctl(3, 0x3b81, struct(12, [0, 0x20000]), { arg: 0x7fff_fff4 }), 'EFAULT', 'common.fault');
+  b.ioctl(3, 0x3b81, struct(4096, [0, 5000], [4, 1]));
+  decidedBy(b.ioctl(3, 0x3b81, struct(4096, [0, 5000], [4, 1])), 'EOPNOTSUPP', 'ioas-alloc.flags');
 });
 
 test('ids are the lowest free ones', () => {

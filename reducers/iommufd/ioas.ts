@@ -170,7 +170,8 @@ function loadRanges(call: Call, count: number, array: U64, ioas: Ioas): OrderedM
   for (let i = 0; i < count; i++) {
     const bytes = call.bytesAt(add(array, mul(i, 16)), 16);
     if (bytes === undefined) {
-      if (array < 4096) call.fail('EFAULT', 'allow-iovas.fault');
+      const address = add(array, mul(i, 16));
+      if (probeBuffer(call, address, 16, false) === 'fault') call.fail('EFAULT', 'allow-iovas.fault');
       else if (call.unknown('payload not recorded')) patchIoas(call.tx, ioas.id, { unknownSince: call.event.seq });
       return undefined;
     }

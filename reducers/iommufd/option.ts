@@ -1,6 +1,6 @@
 import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { contextOf, lookupIoas, patchContext, patchIoas } from './context.js';
+import { contextOf, hasTakenIds, lookupIoas, patchContext, patchIoas } from './context.js';
 import { recalculateAlignment } from './domain.js';
 import { checkAlignment, PAGE } from './iopt.js';
 import type { Rule } from './rules.js';
@@ -9,7 +9,7 @@ import type { Ioas, IoPages } from './state.js';
 /**
  * IOMMU_OPTION and IOAS_CHANGE_PROCESS (drivers/iommu/iommufd/main.c, ioas.c).
  *
- * RLIMIT_MODE belongs to the context and can be set while it has no objects. HUGE_PAGES belongs to an IOAS: without
+ * RLIMIT_MODE belongs to the context and can be set while it has no objects and no reserved ids. HUGE_PAGES belongs to an IOAS: without
  * huge pages everything is aligned to 4 KiB, and they cannot be turned off while a domain maps anything.
  * CHANGE_PROCESS hands all file mappings to the calling process; memory mapped by address cannot be moved.
  */
@@ -64,7 +64,7 @@ function rlimitMode(call: Call, op: number, value: U64): void {
     call.fail('EOPNOTSUPP', 'option.op');
     return;
   }
-  if (context.objects.size > 0 && call.fail('EBUSY', 'option.rlimit-busy')) return;
+  if (hasTakenIds(context) && call.fail('EBUSY', 'option.rlimit-busy')) return;
   if (context.unknownSince >= 0) call.unknown(`objects unknown since event ${context.unknownSince}`);
   if (value > 1 && call.fail('EINVAL', 'option.rlimit-value')) return;
   if (call.succeed('option.ok')) patchContext(call.tx, context.id, { accountMm: value === 1 });

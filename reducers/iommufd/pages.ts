@@ -48,7 +48,7 @@ export function pinSlice(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64):
 
 /** Whether the CPU of the process itself can copy to or from a slice. */
 export function touchSlice(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64, write: boolean): Refusal | undefined {
-  return probe(tx, pages, firstByte, lastByte, { write, longterm: false, pfnmapOk: true });
+  return probe(tx, pages, firstByte, lastByte, { write, longterm: false, pfnmapOk: true, cpu: true });
 }
 
 /** Whether another process can have the page at an address for a moment (`iopt_pages_rw_page`). */

@@ -70,6 +70,7 @@ export class Bench {
     // A heap and a place for mappings tell the model where nothing is.
     this.event(ev('brk', { addr: 0, ret: 0x5555_5555_0000 }));
     this.event(ev('mmap', { lengthBytes: 4096, ret: 0x7ffe_0000_0000 }));
+    this.mmap(ARG, 0x10000);
   }
 
   event(event: Event): void {

@@ -18,7 +18,12 @@ export function probeBuffer(call: Call, start: U64, count: U64, write: boolean):
   if (count === 0) return 'ok';
   const last = lastOf(start, count);
   if (last === undefined) return 'fault';
-  const answer = probePin(call.tx, call.process.space, start, last, { write, longterm: false, pfnmapOk: true });
+  const answer = probePin(call.tx, call.process.space, start, last, {
+    write,
+    longterm: false,
+    pfnmapOk: true,
+    cpu: true,
+  });
   if (answer.kind === 'fault') return 'fault';
   return answer.kind === 'ok' || onStack(call, start, last) ? 'ok' : { unknown: answer.why };
 }

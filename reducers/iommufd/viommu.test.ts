@@ -34,6 +34,7 @@ function setup(): Setup {
   const b = new Bench();
   b.open();
   b.mmap(BUFFER, 0x10000);
+  b.mmap(DATA, 0x1000);
   const ioas = b.ioasAlloc();
   const { device, standing } = b.mockDomain(ioas);
   const parent = b.hwptAlloc(device, ioas, 1).u32(16);
@@ -65,12 +66,13 @@ test('VIOMMU_ALLOC', () => {
     ['ENOENT', 'viommu-alloc.hwpt', viommuAlloc(s, [16, 99])],
     ['EINVAL', 'viommu-alloc.no-nest-parent', viommuAlloc(s, [16, plain])],
     ['EINVAL', 'viommu-alloc.data', viommuAlloc(s, [24, 4], [32, DATA, 8])],
+    ['EFAULT', 'viommu-alloc.data-fault', viommuAlloc(s, [24, 24], [32, 0x7000_0000, 8])],
     ['', 'viommu-alloc.ok', viommuAlloc(s, [24, 24], [32, DATA, 8])],
   ];
   for (const [errno, rule, answer] of rows) decidedBy(answer, errno, rule);
-  const out = rows[7]?.[2].at(DATA);
+  const out = rows[8]?.[2].at(DATA);
   assert.equal([out?.u32(0), out?.u32(4), out?.u64(8), out?.u64(16)], [77, 77, 4096, 8192]);
-  const first = rows[7]?.[2].u32(20) ?? 0;
+  const first = rows[8]?.[2].u32(20) ?? 0;
   s.b.mmap(0x2000_0000, 8192, { fd: 3, path: '/dev/iommu', offset: 4096, flags: 1 });
   decidedBy(s.b.destroy(first), 'EBUSY', 'destroy.busy');
   s.b.event(ev('munmap', { addr: 0x2000_0000, lengthBytes: 8192 }));
@@ -286,6 +288,17 @@ test('vIOMMU event queues', () => {
   b.close(made.u32(24));
   decidedBy(b.destroy(made.u32(20)), '', 'destroy.ok');
   keep(b);
+});
+
+test('the id of a vDEVICE that went with its device stays taken', () => {
+  const s = setup();
+  const { b } = s;
+  const viommu = viommuAlloc(s).u32(20);
+  const vdevice = vdeviceAlloc(b, viommu, s.device, 9).u32(12);
+  for (const id of [s.standing, viommu, s.parent, s.ioas]) decidedBy(b.destroy(id), '', 'destroy.ok');
+  decidedBy(b.destroy(vdevice), 'ENOENT', 'destroy.object');
+  const rlimitMode = b.ioctl(3, 0x3b87, struct(24, [16, 1, 8]));
+  decidedBy(rlimitMode, 'EBUSY', 'option.rlimit-busy');
 });
 
 test('every rule has a row', () => {

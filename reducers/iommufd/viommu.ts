@@ -8,6 +8,7 @@ import { addUsers, contextOf, handOut, lookup, nextObjectId, patchObject, putObj
 import { PAGE } from './iopt.js';
 import type { Rule } from './rules.js';
 import type { BoundDevice, PagingHwpt, Viommu } from './state.js';
+import { probeBuffer } from './user-buffer.js';
 import { readUserData } from './user-data.js';
 
 /**
@@ -25,6 +26,7 @@ export const VIOMMU_RULES: readonly Rule[] = [
   { id: 'viommu-alloc.hwpt', errno: 'ENOENT', text: 'no paging HWPT has the id' },
   { id: 'viommu-alloc.no-nest-parent', errno: 'EINVAL', text: 'the HWPT was not made to be a parent' },
   { id: 'viommu-alloc.data', errno: 'EINVAL', text: 'the data is shorter or longer than the driver takes' },
+  { id: 'viommu-alloc.data-fault', errno: 'EFAULT', text: 'the data cannot be read or written' },
   { id: 'viommu-alloc.ok', errno: '', text: 'the vIOMMU is made' },
   { id: 'vdevice-alloc.viommu', errno: 'ENOENT', text: 'no vIOMMU has the id' },
   { id: 'vdevice-alloc.device', errno: 'ENOENT', text: 'no device has the id' },
@@ -33,6 +35,8 @@ export const VIOMMU_RULES: readonly Rule[] = [
   { id: 'vdevice-alloc.id-taken', errno: 'EEXIST', text: 'the virtual id is taken' },
   { id: 'vdevice-alloc.ok', errno: '', text: 'the vDEVICE is made' },
 ];
+
+const DATA_RULES = { size: 'viommu-alloc.data', fault: 'viommu-alloc.data-fault' };
 
 const TYPE_SELFTEST = 0xdeadbeef;
 const DATA_BYTES = 24;
@@ -57,14 +61,17 @@ export function viommuAlloc(call: Call): void {
 /** The word in the mock driver's data; undefined after a prediction was made. */
 function inData(call: Call): number | undefined {
   const s = call.struct;
-  const data = readUserData(call, s.u64(32), s.u32(24), DATA_BYTES, 8, 'viommu-alloc.data');
+  const data = readUserData(call, s.u64(32), s.u32(24), DATA_BYTES, 8, DATA_RULES);
   if (data === undefined) {
     call.unknown('payload not recorded');
     return undefined;
   }
-  if (!('errno' in data)) return data.bytes.u32(0);
-  call.fail(data.errno, data.rule);
-  return undefined;
+  if ('errno' in data) {
+    call.fail(data.errno, data.rule);
+    return undefined;
+  }
+  const writable = probeBuffer(call, s.u64(32), s.u32(24), true) !== 'fault';
+  return writable || !call.fail('EFAULT', DATA_RULES.fault) ? data.bytes.u32(0) : undefined;
 }
 
 function makeViommu(call: Call, device: BoundDevice, hwpt: PagingHwpt, word: number | null): void {

@@ -32,6 +32,8 @@ export interface PinRequest {
   readonly longterm: boolean;
   /** Device memory without struct pages is taken too (type1 only). */
   readonly pfnmapOk: boolean;
+  /** The CPU touches it for the process: what may be written can be read. */
+  readonly cpu?: boolean;
 }
 
 const OK: PinAnswer = Object.freeze({ kind: 'ok' });
@@ -91,7 +93,7 @@ function checkVma(tx: Tx, vma: Vma, at: U64, last: U64, request: PinRequest, com
   if (vma.prot === 0) return answer('fault', at, 'the memory is PROT_NONE');
   if (vma.traits & VMA_GUARD) return answer('fault', at, 'guard pages');
   if (write && !(vma.prot & PROT_WRITE)) return answer('fault', at, 'the memory is not writable');
-  if (!write && !(vma.prot & PROT_READ)) {
+  if (!write && !(vma.prot & PROT_READ) && !(request.cpu === true && vma.prot & PROT_WRITE)) {
     // Pages that are present already are taken without a look at the VMA by the fast path, which type1 has not.
     const kind = request.pfnmapOk ? 'fault' : 'unknown';
     return answer(kind, at, 'the memory is not readable');
