@@ -129,6 +129,10 @@ function learnedExtension(call: Call, key: string): void {
 function setIommu(call: Call): void {
   const noIommu = contextOf(call.tx, call.file.object).noIommu;
   const type = call.arg;
+  if (noIommu && type === NOIOMMU) {
+    call.succeed('compat-set-iommu.ok');
+    return;
+  }
   if ((noIommu || (type !== TYPE1 && type !== TYPE1_V2)) && call.fail('EINVAL', 'compat-set-iommu.type')) return;
   const ioas = compatIoas(call);
   if (ioas === undefined) return;

@@ -15,6 +15,7 @@ import {
   type U64,
   U64_MAX,
 } from '../../core/u64.js';
+import { SURELY_TRANSLATED } from '../devices/pc-iommu.js';
 import type { Tx } from '../tx.js';
 import { ioasByKey, patchIoas } from './context.js';
 import { gapsAround, giveGap, lowestGap, takeGap } from './gaps.js';
@@ -82,9 +83,6 @@ export function checkIova(ioas: Ioas, iova: U64, length: U64): Refusal | undefin
   if (firstOverlap(ioas.areas, iova, last) !== undefined) return EXISTS;
   return ioas.unknownSince < 0 ? undefined : notKnown(`mappings unknown since event ${ioas.unknownSince}`);
 }
-
-/** Least that any IOMMU translates: three levels of page tables. */
-const SURELY_TRANSLATED = 2 ** 39 - 1;
 
 /** Says that hardware limits this IOAS in a way that no event has told yet, so that nobody knows of this address. */
 export function hardwareUnknown(ioas: Ioas, last: U64): Refusal | undefined {

@@ -1,6 +1,7 @@
 import { Bytes, putU64 } from '../../core/bytes.js';
 import { firstOverlap, type Interval } from '../../core/interval.js';
 import { add, sub, type U64, U64_MAX } from '../../core/u64.js';
+import { MSI_WINDOW } from '../devices/pc-iommu.js';
 import type { Tx } from '../tx.js';
 import { iommuKey } from '../vfio/facts.js';
 import { ioasByKey, patchIoas, patchObject, typedObject } from './context.js';
@@ -21,9 +22,6 @@ import type { DomainTraits, Ioas } from './state.js';
  * Until then an owner is listed in `Ioas.unknownHardware`, and what all x86-64 machines have in common stands for it:
  * the window of the local APICs is reserved by each device, and 39 bits are in every aperture.
  */
-
-/** What a device writes to there is an interrupt. */
-const MSI_WINDOW: Interval = Object.freeze({ start: 0xfee0_0000, last: 0xfeef_ffff });
 
 const domainOwner = (hwptId: number | ''): string => `hwpt:${hwptId}`;
 const deviceOwner = (key: string): string => `device:${key}`;

@@ -162,6 +162,10 @@ function type1Extension(call: Call, container: VfioContainer, value: number): nu
   return groups.length === 0 ? 1 : { key: iommuKey(groups, 'dma_cc') };
 }
 
+const NO_CAPABILITY = 'whether the process has CAP_SYS_RAWIO is not in the recording';
+const NOT_ISOLATED =
+  'whether the interrupts of the groups are isolated, and their devices free of the firmware, is not in the recording';
+
 // ---- SET_IOMMU ---------------------------------------------------------------------------------------------
 
 function setIommu(call: Call): void {
@@ -178,6 +182,7 @@ function setIommu(call: Call): void {
   if (!noIommu && value === EXT_UNMAP_ALL && refuse(call, R.setNotABackend)) return;
   const supported = noIommu ? value === EXT_NOIOMMU : isType1Base(call.tx, value);
   if (!supported && refuse(call, R.setNoBackend)) return;
+  if (call.failedByFact('EPERM', noIommu ? NO_CAPABILITY : NOT_ISOLATED)) return;
   if (!call.succeed('set-iommu.ok')) return;
   setBackend(call.tx, container.id, backendOfNumber(value));
 }

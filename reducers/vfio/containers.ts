@@ -1,6 +1,7 @@
-import type { Interval } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
+import { type Interval, overlaps } from '../../core/interval.js';
 import type { Call } from '../call.js';
+import { MSI_WINDOW, SURELY_TRANSLATED } from '../devices/pc-iommu.js';
 import type { Tx } from '../tx.js';
 import type { VfioContainer, VfioGroup } from './state.js';
 
@@ -21,6 +22,7 @@ export function newContainer(tx: Tx, unknownSince: number): VfioContainer {
     unknownSince,
     vaddrInvalid: 0,
     dirtyTracking: false,
+    bitmaps: OrderedMap.numeric<number, never>().freeze(),
     ranges: null,
     pageBytes: PAGE_BYTES,
     entryLimit: DEFAULT_ENTRY_LIMIT,
@@ -82,16 +84,8 @@ export function rangeAnswer(container: VfioContainer, start: number | bigint, la
     for (const range of ranges) if (start >= range.start && last <= range.last) return 'valid';
     return 'invalid';
   }
-  if (overlapsMsi(start, last)) return 'invalid';
-  return last <= SURELY_VALID ? 'valid' : 'unknown';
-}
-
-/** Where x86 devices send their interrupts (the window of the local APICs): no memory for DMA, on any machine. */
-export const MSI_WINDOW: Interval = Object.freeze({ start: 0xfee0_0000, last: 0xfeef_ffff });
-const SURELY_VALID = 2 ** 39 - 1;
-
-function overlapsMsi(start: number | bigint, last: number | bigint): boolean {
-  return start <= MSI_WINDOW.last && last >= MSI_WINDOW.start;
+  if (overlaps(MSI_WINDOW, start, last)) return 'invalid';
+  return last <= SURELY_TRANSLATED ? 'valid' : 'unknown';
 }
 
 /** `0x0-0xfedfffff, 0xfef00000-0x7fffffffff`. */

@@ -1,14 +1,31 @@
 import * as assert from 'uvu/assert';
+import type { Bytes } from '../../core/bytes.js';
 import { suite } from '../../core/testing.js';
+import { type U64, U64_MAX } from '../../core/u64.js';
 import { ev } from '../testing.js';
 import { GROUP_RULES as R } from './group.js';
 import { DEVICE_FD_RULES as D } from './group-device.js';
-import { checkRows, DATA, Lab, MDEV, PCI_DEVICE, type Row, struct, text } from './testing.js';
+import {
+  checkRows,
+  DATA,
+  type FieldAt,
+  infoAnswer,
+  Lab,
+  MDEV,
+  MEMORY,
+  mapStruct,
+  PCI_DEVICE,
+  type Row,
+  struct,
+  text,
+} from './testing.js';
 import {
   GROUP_GET_DEVICE_FD,
   GROUP_GET_STATUS,
   GROUP_SET_CONTAINER,
   GROUP_UNSET_CONTAINER,
+  IOMMU_GET_INFO,
+  IOMMU_MAP_DMA,
   IOMMU_UNMAP_DMA,
   SET_IOMMU,
   UNMAP_VADDR,
@@ -33,6 +50,32 @@ function leftIommufd(lab: Lab): Lab {
   lab.good(setContainer(lab, 3, ''));
   lab.good(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(PCI_DEVICE), ret: 5 }));
   lab.good(lab.ioctl(4, GROUP_UNSET_CONTAINER));
+  return lab;
+}
+
+/** Group 8 on fd 6, with a PCI device, joins the container on fd 3. */
+function join(lab: Lab, errno: string) {
+  lab.open('/dev/vfio/8', 6);
+  lab.good(lab.ioctl(6, GROUP_GET_DEVICE_FD, { in: text('0000:00:11.0'), errno: 'EINVAL' }));
+  return setContainer(lab, 3, errno, 6);
+}
+
+/** A page is mapped for a mediated device, which has no invalid addresses and pins nothing. */
+function mappedForMdev(lab: Lab, iova: U64): Lab {
+  lab.device(MDEV).good(lab.map(iova, 0x1000));
+  return lab;
+}
+
+/** A page is mapped above 39 bits, which the IOMMU of group 7 translates and that of group 8 does not. */
+function mappedHigh(lab: Lab): Lab {
+  lab.open('/dev/vfio/vfio', 9);
+  lab.open('/dev/vfio/8', 6);
+  lab.good(setContainer(lab, 9, '', 6));
+  lab.good(lab.ioctl(9, SET_IOMMU, { arg: 3 }));
+  lab.good(lab.ioctl(9, IOMMU_GET_INFO, { in: struct(120), out: infoAnswer(65535) }));
+  lab.close(6);
+  lab.container();
+  lab.ioctl(3, IOMMU_MAP_DMA, { in: mapStruct(2 ** 40, 0x1000) });
   return lab;
 }
 
@@ -75,6 +118,28 @@ const rows: readonly Row[] = [
       lab.good(setContainer(lab, 3, ''));
       lab.open('/dev/vfio/noiommu-0', 5);
       return setContainer(lab, 3, errno, 5);
+    },
+  },
+  {
+    rule: R.setNoIommu,
+    errno: 'EINVAL',
+    run(lab, errno) {
+      lab.open('/dev/iommu', 3);
+      lab.open('/dev/vfio/noiommu-0', 5);
+      lab.good(setContainer(lab, 3, '', 5));
+      lab.good(lab.ioctl(3, SET_IOMMU, { arg: 8 }));
+      lab.open('/dev/vfio/7', 4);
+      return setContainer(lab, 3, errno);
+    },
+  },
+  { rule: R.aperture, errno: 'EINVAL', run: (l, e) => join(mappedHigh(l), e) },
+  { rule: R.reserved, errno: 'EINVAL', run: (l, e) => join(mappedForMdev(l, 0xfee0_0000), e) },
+  {
+    rule: R.pin,
+    errno: 'EFAULT',
+    run(lab, errno) {
+      mappedForMdev(lab, 0).feed(ev('munmap', { addr: MEMORY, lengthBytes: 0x1000 }));
+      return join(lab, errno);
     },
   },
   {
@@ -169,6 +234,43 @@ test('status: viable, and whether a container is set', () => {
   lab.good(setContainer(lab, 3, ''));
   lab.good(status(3));
   assert.is(status(1).verdict, 'diverge');
+});
+
+test('a group with an IOMMU pins what was mapped for mediated devices, until it leaves', () => {
+  const lab = mappedForMdev(new Lab(), 0);
+  const pinned = () => [...([...lab.world.containers.values()][0]?.mappings.values() ?? [])].map((one) => one.pinned);
+  const info = (out: Bytes) => lab.ioctl(3, IOMMU_GET_INFO, { in: struct(120), out }).verdict;
+  lab.good(join(lab, ''));
+  assert.equal(pinned(), [true]);
+  assert.is(info(infoAnswer(65534)), 'learned');
+  lab.good(lab.ioctl(6, GROUP_UNSET_CONTAINER));
+  assert.equal(pinned(), [false]);
+  const left = struct(120, [4, 3], [8, 0xffff_ffff_ffff_f000n, 8], [16, 24], ...CAPS, [80, 1], [96, U64_MAX, 8]);
+  assert.is(info(left), 'match');
+});
+
+/** The capabilities of an answer to GET_INFO, as far as they do not depend on the IOMMU. */
+const CAPS: readonly FieldAt[] = [
+  [24, 0x1_0002],
+  [28, 56],
+  [40, 4096, 8],
+  [48, 1 << 28, 8],
+  [56, 0x1_0003],
+  [60, 72],
+  [64, 65534],
+  [72, 0x1_0001],
+];
+
+test('what only the host knows: EPERM of a group that others use, and a group that is not viable', () => {
+  const lab = group(new Lab());
+  const status = () => lab.ioctl(4, GROUP_GET_STATUS, { in: struct(8), out: struct(8, [4, 0]) });
+  assert.match(status().unknown, /drivers of the host/);
+  assert.match(setContainer(lab, 3, 'EPERM').unknown, /drivers of the host/);
+  lab.good(setContainer(lab, 3, ''));
+  assert.match(lab.ioctl(3, SET_IOMMU, { arg: 3, errno: 'EPERM' }).unknown, /isolated/);
+  lab.open('/dev/vfio/vfio', 7);
+  lab.open('/dev/vfio/noiommu-0', 8);
+  assert.match(setContainer(lab, 7, 'EPERM', 8).unknown, /CAP_SYS_RAWIO/);
 });
 
 test('order of closing: the device keeps group and container', () => {

@@ -1,7 +1,8 @@
 import type { IoctlEvent } from '../../core/event.js';
-import type { Call } from '../call.js';
+import { add } from '../../core/u64.js';
+import { type Call, find } from '../call.js';
 import type { FileFamily } from '../family.js';
-import { contextOf } from '../iommufd/context.js';
+import { contextOf, patchContext } from '../iommufd/context.js';
 import { bindRefusal, ensureCompatIoas } from '../iommufd/attach.js';
 import type { Tx } from '../tx.js';
 import { isNoIommu, patchGroup } from './containers.js';
@@ -12,6 +13,7 @@ import { attachGroup, detachGroup } from './membership.js';
 import { happenedUnseen, isBadPointer, takeStruct } from './payload.js';
 import { refuse, type Rule } from './rules.js';
 import type { VfioContainer, VfioGroup } from './state.js';
+import { JOIN_RULES, joinRefused, pinForGroup } from './type1/join.js';
 import {
   GROUP_CONTAINER_SET,
   GROUP_GET_DEVICE_FD,
@@ -49,10 +51,11 @@ export const GROUP_RULES = {
     errno: 'EBUSY',
     text: 'the container has mappings whose user address was taken away',
   },
+  ...JOIN_RULES,
   setNoIommu: {
     id: 'set-container.no-iommu',
     errno: 'EINVAL',
-    text: 'the iommufd has a compatibility IOAS, and the group has no IOMMU',
+    text: 'the iommufd has a compatibility IOAS and the group has no IOMMU, or it stands in for one without and the group has one',
   },
   setNotContainer: {
     id: 'set-container.not-a-container',
@@ -64,6 +67,7 @@ export const GROUP_RULES = {
 } as const satisfies Record<string, Rule>;
 
 const R = GROUP_RULES;
+const NOT_PERMITTED = 'whether drivers of the host use devices of the group, or its interrupts are not isolated';
 
 /** The group behind the file of the call. */
 function groupOf(call: Call): VfioGroup {
@@ -108,7 +112,10 @@ function getStatus(call: Call): void {
   }
   if (!call.succeed('group-status.ok')) return;
   const without = isClaimed(call.tx, group) ? 0 : GROUP_VIABLE;
-  call.out32(4, hasIommu(group) ? GROUP_VIABLE | GROUP_CONTAINER_SET : without, 'flags');
+  const flags = hasIommu(group) ? GROUP_VIABLE | GROUP_CONTAINER_SET : without;
+  const foreign = flags === GROUP_VIABLE && find(call.memOut, add(call.arg, 4), 4)?.u32(0) === 0;
+  if (foreign) call.outUnknown(add(call.arg, 4), 4, NOT_PERMITTED);
+  else call.out32(4, flags, 'flags');
 }
 
 // ---- SET_CONTAINER -----------------------------------------------------------------------------------------
@@ -141,15 +148,23 @@ function setContainer(call: Call): void {
   else refuse(call, R.setNotContainer);
 }
 
+const NO_CAPABILITY = 'whether the process has CAP_SYS_RAWIO';
+
 function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): void {
   const mixed = container.groups.length > 0 && isNoIommu(call.tx, container) !== group.noIommu;
   if (mixed && refuse(call, R.setMixed)) return;
   if (isClaimed(call.tx, group) && refuse(call, R.setClaimed)) return;
+  if (!group.emulated && call.failedByFact('EPERM', group.noIommu ? NO_CAPABILITY : NOT_PERMITTED)) return;
   if (container.vaddrInvalid > 0 && refuse(call, R.setVaddr)) return;
+  const joins = !group.noIommu && !group.emulated && isType1(container);
+  if (joins && joinRefused(call, container, group)) return;
   if (!call.succeed('set-container.ok')) return;
   attachGroup(call.tx, container.id, group.id);
+  if (joins) pinForGroup(call, container.id);
   patchGroup(call.tx, group.id, { unknownSince: -1 });
 }
+
+const isType1 = ({ backend }: VfioContainer): boolean => backend === 'type1' || backend === 'type1v2';
 
 function joinContext(call: Call, group: VfioGroup, contextId: number): void {
   if (!call.tx.world.iommufds.has(contextId)) {
@@ -158,9 +173,11 @@ function joinContext(call: Call, group: VfioGroup, contextId: number): void {
     return;
   }
   const context = contextOf(call.tx, contextId);
-  if (group.noIommu && context.vfioIoas !== 0 && refuse(call, R.setNoIommu)) return;
+  const mixed = group.noIommu ? context.vfioIoas !== 0 : context.noIommu;
+  if (mixed && refuse(call, R.setNoIommu)) return;
   if (!call.succeed('set-container.iommufd')) return;
-  if (!group.noIommu) ensureCompatIoas(call.tx, contextId, call.event.seq);
+  if (group.noIommu) patchContext(call.tx, contextId, { noIommu: true });
+  else ensureCompatIoas(call.tx, contextId, call.event.seq);
   joinIommufd(call.tx, group.id, contextId);
   patchGroup(call.tx, group.id, { unknownSince: -1 });
 }

@@ -1,6 +1,6 @@
 import type { Interval } from '../../core/interval.js';
 import { Bytes } from '../../core/bytes.js';
-import { max, min } from '../../core/u64.js';
+import { max, min, U64_MAX } from '../../core/u64.js';
 import { pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
 import { hasDomain, patchContainer, patchGroup } from './containers.js';
@@ -36,7 +36,7 @@ export function refreshHardware(tx: Tx, containerId: number): void {
   if (container === undefined) return;
   const groups = physicalGroups(tx, container);
   if (groups.length === 0) {
-    patchContainer(tx, containerId, { ranges: NO_RANGES, pageBytes: PAGE_BYTES });
+    patchContainer(tx, containerId, { ranges: isUnlimited(container) ? UNLIMITED : NO_RANGES, pageBytes: PAGE_BYTES });
     return;
   }
   const sizes = numberFact(tx, iommuKey(groups, 'pgsizes'));
@@ -44,7 +44,15 @@ export function refreshHardware(tx: Tx, containerId: number): void {
   patchContainer(tx, containerId, { ranges: knownRanges(tx, groups), pageBytes });
 }
 
+/** A container that never had a group with an IOMMU has no list of valid ranges; one that had is left with this. */
 const NO_RANGES: readonly Interval[] = Object.freeze([]);
+const UNLIMITED: readonly Interval[] = Object.freeze([Object.freeze({ start: 0, last: U64_MAX })]);
+
+function isUnlimited(container: VfioContainer): boolean {
+  const only = container.ranges?.length === 1 ? container.ranges[0] : undefined;
+  return only?.start === 0 && only.last === U64_MAX;
+}
+
 const PAGE_BYTES = 4096;
 
 /** Smallest page size of a bitmap of sizes; sizes below a CPU page are hidden by the kernel. */
@@ -106,10 +114,30 @@ export function detachGroup(tx: Tx, groupId: number): void {
   const left = { ...container, groups };
   if (groups.length === 0) clearContainer(tx, left);
   else {
-    if (hadDomain && !hasDomain(tx, left)) unpinAll(tx, containerId);
+    if (hadDomain && !hasDomain(tx, left)) {
+      unpinAll(tx, containerId);
+      patchContainer(tx, containerId, { ranges: UNLIMITED });
+    }
+    if (container.dirtyTracking && !tx.world.groups.get(groupId)?.emulated) allDirty(tx, containerId);
     refreshHardware(tx, containerId);
   }
   dropIfUnused(tx, containerId);
+}
+
+/** A group that may have written anywhere has left: each page of each mapping is dirty once. */
+function allDirty(tx: Tx, containerId: number): void {
+  const bitmaps = tx.openTable(tx.world.containers, containerId, 'bitmaps');
+  const mappings = tx.world.containers.get(containerId)?.mappings.values() ?? [];
+  for (const { start } of mappings)
+    bitmaps.set(start, Object.freeze({ whole: true, tail: bitmaps.get(start)?.tail ?? '' }));
+}
+
+/** Bitmaps that are made anew, or are gone. */
+export function clearBitmaps(tx: Tx, containerId: number): void {
+  const bitmaps = tx.openTable(tx.world.containers, containerId, 'bitmaps');
+  const first = bitmaps.firstKey();
+  const last = bitmaps.lastKey();
+  if (first !== undefined && last !== undefined) bitmaps.deleteRange(first, last);
 }
 
 /** The last group is gone: no backend, no mappings, everything known again. */
@@ -119,6 +147,7 @@ function clearContainer(tx: Tx, container: VfioContainer): void {
   const first = mappings.firstKey();
   const last = mappings.lastKey();
   if (first !== undefined && last !== undefined) mappings.deleteRange(first, last);
+  clearBitmaps(tx, container.id);
   patchContainer(tx, container.id, {
     backend: 'none',
     unknownSince: -1,

@@ -1,5 +1,6 @@
 import type { Bytes } from '../../core/bytes.js';
 import type { Interval, RangeMap } from '../../core/interval.js';
+import type { OrderedMap } from '../../core/ordered-map.js';
 import type { U64 } from '../../core/u64.js';
 
 /**
@@ -29,6 +30,14 @@ export interface DmaMapping extends Interval {
   readonly since: number;
 }
 
+/** What the dirty bitmap of a mapping holds besides what follows from the container's groups. */
+export interface DirtyBits {
+  /** All pages are dirty until the next report. */
+  readonly whole: boolean;
+  /** Bits beyond those of the pages, as a hexadecimal number, '' for none; null where the recording cannot tell. */
+  readonly tail: string | null;
+}
+
 /** The IOMMU backend of a container; `unknown` for a container that was open before the recording began. */
 export type Backend = 'none' | 'type1' | 'type1v2' | 'noiommu' | 'spapr' | 'unknown';
 
@@ -44,6 +53,8 @@ export interface VfioContainer {
   readonly unknownSince: number;
   readonly vaddrInvalid: number;
   readonly dirtyTracking: boolean;
+  /** By IOVA, for the few mappings whose bitmap holds anything of its own. */
+  readonly bitmaps: OrderedMap<U64, DirtyBits>;
   /** Valid IOVA ranges, or null while no GET_INFO told them. */
   readonly ranges: readonly Interval[] | null;
   /** Smallest page size of the backend in bytes. */

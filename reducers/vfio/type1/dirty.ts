@@ -2,9 +2,10 @@ import { overlapping, rangeAt } from '../../../core/interval.js';
 import { lastOf, modPow2, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, patchContainer } from '../containers.js';
+import { clearBitmaps } from '../membership.js';
 import { takeStruct } from '../payload.js';
-import { type Rule, refuse, refuseOverflow } from '../rules.js';
-import type { DmaMapping, VfioContainer } from '../state.js';
+import { refuse, refuseOverflow, type Rule } from '../rules.js';
+import type { DirtyBits, DmaMapping, VfioContainer } from '../state.js';
 import { DIRTY_GET_BITMAP, DIRTY_START, DIRTY_STOP } from '../uapi.js';
 import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
 import { BITMAP_PAGES_MAX } from './map.js';
@@ -33,6 +34,7 @@ export const DIRTY_RULES = {
   pageSize: { id: 'dirty-pages.page-size', errno: 'EINVAL', text: 'pgsize is not the smallest page size' },
   aligned: { id: 'dirty-pages.aligned', errno: 'EINVAL', text: 'iova or size is no multiple of the page size' },
   off: { id: 'dirty-pages.off', errno: 'EINVAL', text: 'tracking is off' },
+  fault: { id: 'dirty-pages.bitmap-fault', errno: 'EFAULT', text: 'the bitmap cannot be read and written' },
   cuts: { id: 'dirty-pages.cuts', errno: 'EINVAL', text: 'the range begins or ends inside a mapping' },
 } as const satisfies Record<string, Rule>;
 
@@ -55,7 +57,7 @@ export function dirtyPages(call: Call): void {
     case DIRTY_START:
       return start(call, container);
     case DIRTY_STOP:
-      if (call.succeed('dirty-pages.stop')) patchContainer(call.tx, container.id, { dirtyTracking: false });
+      if (call.succeed('dirty-pages.stop')) setTracking(call, container.id, false);
       return;
     case DIRTY_GET_BITMAP:
       return getBitmap(call, container);
@@ -70,7 +72,12 @@ function start(call: Call, container: VfioContainer): void {
     for (const mapping of container.mappings.values())
       if (BigInt(sub(mapping.last, mapping.start)) >= limit && refuse(call, R.startHuge)) return;
   }
-  if (call.succeed('dirty-pages.start')) patchContainer(call.tx, container.id, { dirtyTracking: true });
+  if (call.succeed('dirty-pages.start') && !container.dirtyTracking) setTracking(call, container.id, true);
+}
+
+function setTracking(call: Call, id: number, dirtyTracking: boolean): void {
+  patchContainer(call.tx, id, { dirtyTracking });
+  clearBitmaps(call.tx, id);
 }
 
 function getBitmap(call: Call, container: VfioContainer): void {
@@ -103,12 +110,32 @@ function getBitmap(call: Call, container: VfioContainer): void {
     call.unknown(`mappings of the container unknown since event ${container.unknownSince}`);
     return;
   }
-  if (!call.succeed('dirty-pages.get')) return;
-  report(call, overlapping(mappings, iova, last), iova, page);
+  report(call, container, overlapping(mappings, iova, last), iova);
 }
 
-function report(call: Call, inside: readonly DmaMapping[], iova: U64, page: number): void {
-  const dirty = new DirtyReport(call, call.struct.u64(40), iova, page);
-  for (const mapping of inside) dirty.add(mapping);
+function report(call: Call, container: VfioContainer, inside: readonly DmaMapping[], iova: U64): void {
+  const dirty = new DirtyReport(call, container, call.struct.u64(40), iova);
+  const after: [U64, DirtyBits][] = [];
+  for (const mapping of inside) {
+    const left = dirty.add(mapping);
+    if (left === 'fault') {
+      if (refuse(call, R.fault)) return;
+      break;
+    }
+    after.push([mapping.start, left]);
+  }
+  if (!call.succeed('dirty-pages.get')) return;
   dirty.predict();
+  keep(call, container.id, after);
+}
+
+/** What the bitmaps hold after they were read: nothing, mostly. */
+function keep(call: Call, id: number, after: readonly (readonly [U64, DirtyBits])[]): void {
+  const held = call.tx.world.containers.get(id)?.bitmaps;
+  if (held?.size === 0 && after.every(([, { tail }]) => tail === '')) return;
+  const bitmaps = call.tx.openTable(call.tx.world.containers, id, 'bitmaps');
+  for (const [iova, bits] of after) {
+    if (bits.tail === '') bitmaps.delete(iova);
+    else bitmaps.set(iova, Object.freeze(bits));
+  }
 }

@@ -12,7 +12,8 @@ import {
   unknownBitsText,
   unpinnableText,
 } from '../../explain.js';
-import { containerOf, MSI_WINDOW, rangesText } from '../containers.js';
+import { MSI_WINDOW } from '../../devices/pc-iommu.js';
+import { containerOf, rangesText } from '../containers.js';
 import { iommuKey } from '../facts.js';
 import { physicalGroups } from '../membership.js';
 import type { DmaMapping, VfioContainer } from '../state.js';

@@ -55,7 +55,7 @@ export function getInfo(call: Call): void {
   const groups = physicalGroups(call.tx, container);
   call.out32(4, IOMMU_INFO_PGSIZES | IOMMU_INFO_CAPS, 'flags');
   const sizes = pageSizes(call, groups);
-  const count = groups.length === 0 ? 0 : rangeCount(call, groups, argsz);
+  const count = groups.length === 0 ? (container.ranges?.length ?? 0) : rangeCount(call, groups, argsz);
   if (sizes === undefined || count === undefined) return;
   const capsBytes = MIGRATION_BYTES + AVAIL_BYTES + (count === 0 ? 0 : RANGES_HEAD_BYTES + count * RANGE_BYTES);
   const fits = argsz >= STRUCT_BYTES + capsBytes;
@@ -128,13 +128,13 @@ function writeChain(
   header(head, IOMMU_CAP_IOVA_RANGE, 0);
   putU32(head, 8, count);
   call.outBytes(rangesAt, new Bytes(head), 'IOVA range capability');
-  call.learnBytes(
-    add(rangesAt, RANGES_HEAD_BYTES),
-    count * RANGE_BYTES,
-    iommuKey(groups, 'iova_ranges'),
-    'iova_ranges',
-  );
+  const listAt = add(rangesAt, RANGES_HEAD_BYTES);
+  if (groups.length > 0) call.learnBytes(listAt, count * RANGE_BYTES, iommuKey(groups, 'iova_ranges'), 'iova_ranges');
+  else call.outBytes(listAt, UNLIMITED, 'iova_ranges');
 }
+
+/** The one range of a container whose last group with an IOMMU has left. */
+const UNLIMITED = new Bytes(new Uint8Array(RANGE_BYTES).fill(0xff, RANGE_BYTES / 2));
 
 function header(cap: Uint8Array, id: number, next: number): void {
   putU32(cap, 0, id | (1 << 16));

@@ -71,6 +71,15 @@ const rows: readonly Row[] = [
     },
   },
   {
+    rule: R.bitmapFault,
+    errno: 'EFAULT',
+    run(lab, errno) {
+      lab.container().good(lab.ioctl(3, IOMMU_DIRTY_PAGES, { in: struct(8, [4, 1]) }));
+      lab.good(lab.map(0, 0x1000));
+      return withBitmap(lab, errno, [40, 0x5000, 8]);
+    },
+  },
+  {
     rule: R.vaddrTwice,
     errno: 'EINVAL',
     run(lab, errno) {

@@ -50,6 +50,7 @@ export const UNMAP_RULES = {
   },
   cutsFirst: { id: 'unmap-dma.cuts-first', errno: 'EINVAL', text: 'v2: the range begins inside a mapping' },
   cutsLast: { id: 'unmap-dma.cuts-last', errno: 'EINVAL', text: 'v2: the range ends inside a mapping' },
+  bitmapFault: { id: 'unmap-dma.bitmap-fault', errno: 'EFAULT', text: 'the bitmap cannot be read and written' },
   vaddrTwice: {
     id: 'unmap-dma.vaddr-twice',
     errno: 'EINVAL',
@@ -133,7 +134,7 @@ function removeRange(call: Call, container: VfioContainer, flags: number, iova: 
     takeAddresses(call, container, inside);
     return;
   }
-  if ((flags & UNMAP_GET_DIRTY_BITMAP) !== 0) reportDirty(call, container, inside, iova);
+  if ((flags & UNMAP_GET_DIRTY_BITMAP) !== 0 && !reportDirty(call, container, inside, iova)) return;
   if (!call.succeed('unmap-dma.ok')) return;
   outSize(call, inside);
   for (const mapping of inside) drop(call, container, mapping);
@@ -156,6 +157,8 @@ function drop(call: Call, container: VfioContainer, mapping: DmaMapping): void {
   const mappings = call.tx.openTable(call.tx.world.containers, container.id, 'mappings');
   unpin(call.tx, mapping);
   mappings.delete(mapping.start);
+  if (container.bitmaps.size > 0)
+    call.tx.openTable(call.tx.world.containers, container.id, 'bitmaps').delete(mapping.start);
   if (mapping.vaddrInvalid) changeInvalid(call, container.id, -1);
 }
 
@@ -179,11 +182,17 @@ function takeAddresses(call: Call, container: VfioContainer, inside: readonly Dm
   }
 }
 
-function reportDirty(call: Call, container: VfioContainer, inside: readonly DmaMapping[], iova: U64): void {
-  const data = call.struct.u64(40);
-  const report = new DirtyReport(call, data, iova, container.pageBytes);
-  for (const mapping of inside) report.add(mapping);
+/** Writes the bitmaps. A mapping whose bitmap cannot be written ends the call; those before it are gone. */
+function reportDirty(call: Call, container: VfioContainer, inside: readonly DmaMapping[], iova: U64): boolean {
+  const report = new DirtyReport(call, container, call.struct.u64(40), iova);
+  for (const [at, mapping] of inside.entries()) {
+    if (report.add(mapping) !== 'fault') continue;
+    if (!refuse(call, R.bitmapFault)) break;
+    for (const gone of inside.slice(0, at)) drop(call, container, gone);
+    return false;
+  }
   report.predict();
+  return true;
 }
 
 /** Not all mappings are known: what the recording says is taken over. */

@@ -1,0 +1,106 @@
+import { firstOverlap, type Interval } from '../../../core/interval.js';
+import { hex, lengthOf, add, sub } from '../../../core/u64.js';
+import type { Call } from '../../call.js';
+import { MSI_WINDOW, SURELY_TRANSLATED } from '../../devices/pc-iommu.js';
+import { probePin } from '../../memory/pin.js';
+import { pinAdd } from '../../memory/pins.js';
+import { knownRanges, physicalGroups } from '../membership.js';
+import { refuse, type Rule } from '../rules.js';
+import type { DmaMapping, VfioContainer, VfioGroup } from '../state.js';
+import { MAP_WRITE } from '../uapi.js';
+
+/**
+ * A group with an IOMMU joins a container that has mappings (`vfio_iommu_type1_attach_group`).
+ *
+ * No mapping may lie outside of what its IOMMU translates, where another IOMMU has set such limits before, nor in what
+ * it reserves. Then the mappings that no IOMMU maps yet, made for mediated devices, are pinned, one by one.
+ */
+export const JOIN_RULES = {
+  aperture: {
+    id: 'set-container.aperture',
+    errno: 'EINVAL',
+    text: 'the container has a mapping that the IOMMU of the group cannot translate',
+  },
+  reserved: {
+    id: 'set-container.reserved',
+    errno: 'EINVAL',
+    text: 'the container has a mapping where the group or its IOMMU reserves a range',
+  },
+  pin: {
+    id: 'set-container.pin',
+    errno: 'EFAULT',
+    text: 'memory of a mapping that was not pinned before cannot be pinned',
+  },
+} as const satisfies Record<string, Rule>;
+
+const R = JOIN_RULES;
+
+/** Makes the prediction where the group cannot join. True: the call ends here. */
+export function joinRefused(call: Call, container: VfioContainer, group: VfioGroup): boolean {
+  const { mappings } = container;
+  const last = mappings.lastKey();
+  const highest = last === undefined ? undefined : mappings.get(last);
+  if (highest === undefined) return false;
+  const told = knownRanges(call.tx, [group.id]);
+  const limited = physicalGroups(call.tx, container).length > 0 || (container.ranges ?? []).length > 0;
+  const aperture = told === null ? SURELY_TRANSLATED : (told[told.length - 1]?.last ?? SURELY_TRANSLATED);
+  if (highest.last > aperture) {
+    call.looked(describe(highest));
+    if (told !== null && limited) return refuse(call, R.aperture);
+    call.unknown(`what the IOMMU of group ${group.id} says to IOVA ${hex(highest.last)} is not in the recording`);
+  }
+  for (const hole of told === null ? [MSI_WINDOW] : holesOf(told)) {
+    const hit = firstOverlap(mappings, hole.start, hole.last);
+    if (hit === undefined) continue;
+    call.looked(describe(hit));
+    return refuse(call, R.reserved);
+  }
+  return pinRefused(call, container);
+}
+
+function holesOf(ranges: readonly Interval[]): Interval[] {
+  const holes: Interval[] = [];
+  ranges.forEach((range, i) => {
+    const before = ranges[i - 1];
+    if (before !== undefined) holes.push({ start: add(before.last, 1), last: sub(range.start, 1) });
+  });
+  return holes;
+}
+
+function describe(mapping: DmaMapping): string {
+  return `mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`;
+}
+
+function pinRefused(call: Call, container: VfioContainer): boolean {
+  for (const mapping of container.mappings.values()) {
+    if (mapping.pinned) continue;
+    const { vaddr, last } = memoryOf(mapping);
+    const request = { write: (mapping.flags & MAP_WRITE) !== 0, longterm: true, pfnmapOk: true };
+    const answer = probePin(call.tx, mapping.space, vaddr, last, request);
+    if (answer.kind === 'ok') continue;
+    call.looked(`${describe(mapping)}, ${hex(answer.at)}: ${answer.why}`);
+    if (answer.kind === 'fault') return refuse(call, R.pin);
+    call.unknown(`${answer.why} (${hex(answer.at)})`);
+  }
+  return false;
+}
+
+function memoryOf(mapping: DmaMapping): { vaddr: DmaMapping['vaddr']; last: DmaMapping['vaddr'] } {
+  return { vaddr: mapping.vaddr, last: sub(add(mapping.vaddr, lengthOf(mapping.start, mapping.last)), 1) };
+}
+
+/** The IOMMU of a group that joined maps all there is. */
+export function pinForGroup(call: Call, containerId: number): void {
+  const { tx } = call;
+  const container = tx.world.containers.get(containerId);
+  if (container === undefined) return;
+  const open = [...container.mappings.values()].filter((mapping) => !mapping.pinned);
+  if (open.length === 0) return;
+  const mappings = tx.openTable(tx.world.containers, containerId, 'mappings');
+  for (const mapping of open) {
+    const { vaddr, last } = memoryOf(mapping);
+    const owner = `type1:${containerId}`;
+    const pin = pinAdd(tx, mapping.space, { start: vaddr, last, owner, key: mapping.start, since: mapping.since });
+    mappings.set(mapping.start, Object.freeze({ ...mapping, pinned: true, pin }));
+  }
+}
