@@ -15,11 +15,12 @@ import type { Rule } from './rules.js';
 import type { DeviceDriver } from './state.js';
 import { GROUP_GET_DEVICE_FD, GROUP_SET_CONTAINER, IOMMU_MAP_DMA, IOMMU_UNMAP_DMA, SET_IOMMU } from './uapi.js';
 
-/** Where tests keep the structs of calls, and a second place of 1 MiB for what structs point to. */
+/** Where tests keep the structs of calls. */
 export const ARG = 0x10_0000;
-export const DATA = 0x20_0000;
 /** 64 MiB of anonymous memory that {@link Lab} maps readable and writable. */
 export const MEMORY = 0x7f00_0000_0000;
+/** In there, what structs point to. */
+export const DATA = MEMORY + (48 << 20);
 export const PCI_DEVICE = '0000:00:10.0';
 export const MDEV = '83b8f4f2-509f-382f-3c1e-e6bfe0fa1001';
 
@@ -72,7 +73,6 @@ export class Lab {
     this.feed(ev('exec'));
     this.feed(ev('brk', { ret: 0x5555_0000_0000 }));
     this.feed(ev('mmap', { lengthBytes: 64 << 20, ret: MEMORY }));
-    this.feed(ev('mmap', { addr: DATA, lengthBytes: 1 << 20, flags: 0x32, ret: DATA }));
   }
 
   feed(event: Event): Verdict | undefined {

@@ -61,6 +61,7 @@ export const TYPE1_EXPLANATIONS: Explanations = {
   'unmap-dma.not-tracking': notTracking,
   'unmap-dma.cuts-first': (call) => cut(call),
   'unmap-dma.cuts-last': (call) => cut(call),
+  'unmap-dma.bitmap-fault': bitmapFault,
   'unmap-dma.vaddr-twice': vaddrTwice,
   'dirty-pages.v1': (call) => `SET_IOMMU chose ${containerOf(call).backend}`,
   'dirty-pages.argsz': argsz,
@@ -75,6 +76,7 @@ export const TYPE1_EXPLANATIONS: Explanations = {
     `pgsize ${hex(call.struct.u64(24))}, the smallest page is ${hex(containerOf(call).pageBytes)}`,
   'dirty-pages.aligned': (call) =>
     unevenText({ iova: rangeIova(call), size: rangeSize(call) }, containerOf(call).pageBytes),
+  'dirty-pages.bitmap-fault': bitmapFault,
   'dirty-pages.cuts': (call) => cut(call),
 };
 
@@ -99,7 +101,8 @@ function bitNames(flags: number, names: readonly string[]): string {
   return names.filter((_, bit) => flags & (1 << bit)).join('|') || '0';
 }
 
-function mappingText(mapping: DmaMapping): string {
+/** `mapping 0x1000-0x1fff of event 12`. */
+export function mappingText(mapping: DmaMapping): string {
   return `mapping ${rangeText(mapping.start, mapping.last)} of event ${mapping.since}`;
 }
 
@@ -192,6 +195,12 @@ function bitmap(call: Call): string {
   const { struct } = call;
   const fields = { pgsize: struct.u64(24), size: struct.u64(32), data: struct.u64(40) };
   return `a bitmap of ${fieldsText(fields)} for ${hex(rangeSize(call))} bytes`;
+}
+
+function bitmapFault(call: Call): string {
+  const { struct } = call;
+  const request = { write: true, longterm: false, pfnmapOk: true };
+  return unpinnableText(call.tx, call.process.space, struct.u64(40), struct.u64(32), request);
 }
 
 const NOT_TRACKING = 'no DIRTY_PAGES with START is in force';

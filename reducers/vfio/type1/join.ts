@@ -8,6 +8,7 @@ import { knownRanges, physicalGroups } from '../membership.js';
 import { refuse, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer, VfioGroup } from '../state.js';
 import { MAP_WRITE } from '../uapi.js';
+import { mappingText } from './explain.js';
 
 /**
  * A group with an IOMMU joins a container that has mappings (`vfio_iommu_type1_attach_group`).
@@ -45,14 +46,14 @@ export function joinRefused(call: Call, container: VfioContainer, group: VfioGro
   const limited = physicalGroups(call.tx, container).length > 0 || (container.ranges ?? []).length > 0;
   const aperture = told === null ? SURELY_TRANSLATED : (told[told.length - 1]?.last ?? SURELY_TRANSLATED);
   if (highest.last > aperture) {
-    call.looked(describe(highest));
+    call.looked(mappingText(highest));
     if (told !== null && limited) return refuse(call, R.aperture);
     call.unknown(`what the IOMMU of group ${group.id} says to IOVA ${hex(highest.last)} is not in the recording`);
   }
   for (const hole of told === null ? [MSI_WINDOW] : holesOf(told)) {
     const hit = firstOverlap(mappings, hole.start, hole.last);
     if (hit === undefined) continue;
-    call.looked(describe(hit));
+    call.looked(mappingText(hit));
     return refuse(call, R.reserved);
   }
   return pinRefused(call, container);
@@ -67,10 +68,6 @@ function holesOf(ranges: readonly Interval[]): Interval[] {
   return holes;
 }
 
-function describe(mapping: DmaMapping): string {
-  return `mapping ${hex(mapping.start)}-${hex(mapping.last)} of event ${mapping.since}`;
-}
-
 function pinRefused(call: Call, container: VfioContainer): boolean {
   for (const mapping of container.mappings.values()) {
     if (mapping.pinned) continue;
@@ -78,7 +75,7 @@ function pinRefused(call: Call, container: VfioContainer): boolean {
     const request = { write: (mapping.flags & MAP_WRITE) !== 0, longterm: true, pfnmapOk: true };
     const answer = probePin(call.tx, mapping.space, vaddr, last, request);
     if (answer.kind === 'ok') continue;
-    call.looked(`${describe(mapping)}, ${hex(answer.at)}: ${answer.why}`);
+    call.looked(`${mappingText(mapping)}, ${hex(answer.at)}: ${answer.why}`);
     if (answer.kind === 'fault') return refuse(call, R.pin);
     call.unknown(`${answer.why} (${hex(answer.at)})`);
   }
