@@ -1,19 +1,8 @@
-import { firstOverlap, type Interval, type RangeMap, rangeAt } from '../../core/interval.js';
-import { add, alignDown, hex, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
+import { hex } from '../../core/u64.js';
 import type { FileKind } from '../files/state.js';
 import type { World } from '../world.js';
-import { smallestPage } from './domain.js';
-import { areaAddress } from './pages.js';
-import type {
-  AccessObject,
-  Area,
-  BoundDevice,
-  FaultQueue,
-  Ioas,
-  IommufdContext,
-  IommuObject,
-  Viommu,
-} from './state.js';
+import { ofIoas, ofPins, ofSharedPages } from './consistency-space.js';
+import type { AccessObject, BoundDevice, FaultQueue, IommufdContext, IommuObject, Viommu } from './state.js';
 
 /**
  * What must hold of the model itself after every event, whatever the event was: a breach is a bug in a reducer, never one
@@ -37,27 +26,22 @@ export function breaches(world: World, before?: World, contradicted = false): st
   const tell = (where: string, list: Iterable<string>): void => {
     for (const breach of list) found.push(`${where}: ${breach}`);
   };
+  const isSame = (...tables: (keyof World)[]): boolean =>
+    before !== undefined && tables.every((table) => before[table].root === world[table].root);
+  const around = isSame('files', 'groups', 'devices', 'ioases');
   for (const context of world.iommufds.values())
-    if (before === undefined || isTouched(world, before, context))
+    if (!around || before?.iommufds.get(context.id) !== context)
       tell(`iommufd ${context.id}`, ofContext(world, context));
-  for (const ioas of world.ioases.values())
-    if (before === undefined || before.ioases.get(ioas.id) !== ioas)
+  for (const ioas of world.ioases.values()) {
+    const sameContext = before?.iommufds.get(ioas.context) === world.iommufds.get(ioas.context);
+    if (!sameContext || before?.ioases.get(ioas.id) !== ioas)
       tell(`IOAS ${ioas.id}`, ofIoas(world, ioas, contradicted));
+  }
   for (const space of world.spaces.values())
-    if (before?.spaces.get(space.id)?.pins.root !== space.pins.root)
+    if (!isSame('ioases') || before?.spaces.get(space.id)?.pins.root !== space.pins.root)
       tell(`space ${space.id}`, ofPins(world, space.pins.values()));
+  if (!isSame('ioases', 'iommufds', 'sharedPages')) tell('pages', ofSharedPages(world));
   return found;
-}
-
-/** A context depends on its own record, on the files that stand for its objects and on the devices of VFIO. */
-function isTouched(world: World, before: World, context: IommufdContext): boolean {
-  return (
-    before.iommufds.get(context.id) !== context ||
-    before.files.root !== world.files.root ||
-    before.groups.root !== world.groups.root ||
-    before.devices.root !== world.devices.root ||
-    before.ioases.root !== world.ioases.root
-  );
 }
 
 // ---- objects ------------------------------------------------------------------------------------------------
@@ -263,117 +247,4 @@ function* ofCookies(queue: FaultQueue): Generator<string> {
   }
   for (let cookie = 1; cookie < queue.nextCookie; cookie++)
     if (!queue.pending.has(cookie) && !queue.freeCookies.has(cookie)) yield `lost cookie ${cookie}`;
-}
-
-// ---- IOVA space ---------------------------------------------------------------------------------------------
-
-function* ofIoas(world: World, ioas: Ioas, contradicted: boolean): Generator<string> {
-  const context = world.iommufds.get(ioas.context);
-  const object = context?.objects.get(ioas.objectId);
-  if (context === undefined || object?.type !== 'ioas' || object.ioas !== ioas.id) {
-    yield 'no object has it';
-    return;
-  }
-  yield* disjoint('areas', ioas.areas);
-  yield* disjoint('allowed ranges', ioas.allowed);
-  yield* ofReserved(ioas);
-  const owners = [...context.objects.values()];
-  const hwpts = owners.filter((each) => each.type === 'hwpt-paging').filter((each) => each.ioas === ioas.objectId);
-  const accesses = owners.filter((each) => each.type === 'access').filter((each) => each.ioas === ioas.objectId);
-  if (!sameIds(ioas.hwpts, hwpts)) yield `lists HWPTs ${ioas.hwpts.join()}`;
-  if (!sameIds(ioas.accesses, accesses)) yield `lists accesses ${ioas.accesses.join()}`;
-  const alignments = [ioas.noLargePages ? 4096 : 1, ...hwpts.map((hwpt) => smallestPage(hwpt.domain))];
-  const alignment = Math.max(...alignments, ...accesses.map((access) => access.alignment));
-  if (ioas.alignment !== alignment) yield `has alignment ${ioas.alignment} where ${alignment} is asked for`;
-  for (const area of ioas.areas.values()) {
-    yield* ofArea(ioas, area, accesses);
-    if (!contradicted) yield* ofPlace(ioas, area);
-  }
-  for (const { start, last } of contradicted ? [] : ioas.blocked.values())
-    if (firstOverlap(ioas.allowed, start, last) !== undefined) yield `${hex(start)} is reserved and allowed`;
-  for (const hwpt of hwpts)
-    for (const range of [...hwpt.dirty.values(), ...hwpt.maybeDirty.values()])
-      if (!isCovered(ioas.areas, range))
-        yield `HWPT ${hwpt.id} is dirty at ${hex(range.start)}, where nothing is mapped`;
-}
-
-function sameIds(listed: readonly number[], objects: readonly { readonly id: number }[]): boolean {
-  const byNumber = (a: number, b: number): number => a - b;
-  return (
-    [...listed].sort(byNumber).join() ===
-    objects
-      .map(({ id }) => id)
-      .sort(byNumber)
-      .join()
-  );
-}
-
-function* disjoint(what: string, ranges: RangeMap<Interval>): Generator<string> {
-  let last: U64 | -1 = -1;
-  for (const [start, range] of ranges) {
-    if (range.start !== start || range.last < start || start <= last) yield `${what} overlap at ${hex(range.start)}`;
-    last = range.last;
-  }
-}
-
-function* ofReserved(ioas: Ioas): Generator<string> {
-  yield* disjoint('blocked ranges', ioas.blocked);
-  for (const { start, last } of ioas.reserved.values())
-    if (!isCovered(ioas.blocked, { start, last })) yield `${hex(start)} is reserved and not blocked`;
-  for (const { start, last } of ioas.blocked.values()) {
-    if (![...ioas.reserved.values()].some((range) => range.start === start)) yield `${hex(start)} is blocked by nobody`;
-    if (![...ioas.reserved.values()].some((range) => range.last === last)) yield `${hex(last)} is blocked by nobody`;
-  }
-}
-
-/** Whether neighbouring ranges hold all of one. */
-function isCovered(ranges: RangeMap<Interval>, { start, last }: Interval): boolean {
-  for (let at = start; ; ) {
-    const range = rangeAt(ranges, at);
-    if (range === undefined) return false;
-    if (range.last >= last || range.last === U64_MAX) return true;
-    at = add(range.last, 1);
-  }
-}
-
-function* ofArea(
-  ioas: Ioas,
-  area: Area,
-  accesses: readonly { readonly internal: boolean; readonly items: readonly Interval[] }[],
-): Generator<string> {
-  const name = `area ${hex(area.start)}`;
-  const touching = (internal: boolean): number =>
-    accesses
-      .filter((access) => access.internal === internal)
-      .flatMap(({ items }) => items)
-      .filter((item) => item.start <= area.last && item.last >= area.start).length;
-  const locks = touching(true);
-  if (area.locks !== locks || area.accesses !== locks + touching(false))
-    yield `${name} counts ${area.accesses} pins, ${area.locks} of them locks; there are ${touching(false)} and ${locks}`;
-  if (area.pin !== 0 && (ioas.hwpts.length === 0 || area.pages.kind !== 'user')) yield `${name} is pinned by no domain`;
-}
-
-/** What the kernel checks before it makes an area or reserves a range. */
-function* ofPlace(ioas: Ioas, area: Area): Generator<string> {
-  const name = `area ${hex(area.start)}`;
-  if (firstOverlap(ioas.blocked, area.start, area.last) !== undefined) yield `${name} lies in a reserved range`;
-  const uneven = [area.start, add(sub(area.last, area.start), 1), modPow2(area.startByte, 4096)];
-  if (uneven.some((value) => modPow2(value, ioas.alignment) !== 0)) yield `${name} does not keep to the alignment`;
-}
-
-function* ofPins(
-  world: World,
-  pins: Iterable<{ owner: string; key: U64; since: number; start: U64; id: number }>,
-): Generator<string> {
-  for (const pin of pins) {
-    const key = /^ioas:(\d+)$/.exec(pin.owner)?.[1];
-    if (key === undefined || pin.since < 0) continue;
-    const area = world.ioases.get(Number(key))?.areas.get(pin.key);
-    const holds =
-      area !== undefined &&
-      area.pin === pin.id &&
-      area.since === pin.since &&
-      alignDown(areaAddress(area), 4096) === pin.start;
-    if (!holds) yield `${hex(pin.start)} is pinned by ${pin.owner} at ${hex(pin.key)}, which does not map it`;
-  }
 }

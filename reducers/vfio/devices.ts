@@ -115,7 +115,7 @@ export function closeDevice(tx: Tx, name: string): void {
 }
 
 /** The device's object goes, after every address space that it was attached to. */
-function leaveIommufd(tx: Tx, device: VfioDevice): void {
+export function leaveIommufd(tx: Tx, device: VfioDevice): void {
   const { iommufd, devid } = device;
   if (!tx.world.iommufds.has(iommufd)) return;
   for (const pasid of [...device.pasids, 0])

@@ -13,7 +13,7 @@ import { maxPasidLog2 } from '../../iommufd/attach-hwpt.js';
 import { contextOf, deviceOf as deviceObject, markContextUnknown, objectOf, shownId } from '../../iommufd/context.js';
 import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
-import { BY_GROUP, deviceOf, openDevice, patchDevice } from '../devices.js';
+import { BY_GROUP, deviceOf, leaveIommufd, openDevice, patchDevice } from '../devices.js';
 import { tellDriver } from '../driver.js';
 import { attachEmulated, bindEmulated, detachEmulated, isMediated } from '../emulated.js';
 import { fdUnknown, lookFd } from '../fd-look.js';
@@ -132,6 +132,8 @@ function groupName(tx: Tx, device: VfioDevice): string {
 }
 
 function giveAccess(call: Call, device: VfioDevice, iommufd: number, devid: number): void {
+  // Bound to another iommufd it cannot be: that its file was closed there is not in the recording.
+  if (device.iommufd !== 0) leaveIommufd(call.tx, device);
   openDevice(call.tx, device.name);
   patchDevice(call.tx, device.name, { boundFile: call.file.id, iommufd, devid, unknownSince: -1 });
 }
