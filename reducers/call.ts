@@ -1,4 +1,5 @@
-import { Bytes, putU32, putU64 } from '../core/bytes.js';
+import { Arena } from '../core/arena.js';
+import { Bytes } from '../core/bytes.js';
 import type { IoctlEvent, IoEvent, MemNote } from '../core/event.js';
 import { add, lastOf, sub, type U64 } from '../core/u64.js';
 import type { Families } from './family.js';
@@ -24,7 +25,6 @@ export interface PossibleAnswer {
   readonly rule: string;
 }
 
-const ARENA_BYTES = 4096;
 const NO_NOTES: readonly MemNote[] = [];
 
 /**
@@ -69,9 +69,7 @@ export class Call {
   #retHow: 'predicted' | 'learned' | 'unknown' = 'unknown';
   #unknownReason = '';
   #outs: OutWrite[] = [];
-  /** Never written twice, as `Bytes` asks: a used-up one is left to whoever still holds it. */
-  #arena: Uint8Array = new Uint8Array(ARENA_BYTES);
-  #arenaAt = 0;
+  readonly #arena = new Arena();
   #learnedNow = false;
   #faultHit = false;
   /** {@link stateRead}, once somebody has asked. */
@@ -299,28 +297,14 @@ export class Call {
 
   // ---- predicting what the kernel writes -----------------------------------------------------------------
 
-  /** Room for a small value; typed arrays are too slow to make one for each. */
-  #room(count: number): number {
-    if (this.#arenaAt + count > this.#arena.length) {
-      this.#arena = new Uint8Array(ARENA_BYTES);
-      this.#arenaAt = 0;
-    }
-    this.#arenaAt += count;
-    return this.#arenaAt - count;
-  }
-
   /** The kernel writes a 32-bit value at `arg + offset`. */
   out32(offset: number, value: number, field: string): void {
-    const at = this.#room(4);
-    putU32(this.#arena, at, value);
-    this.outBytes(add(this.arg, offset), new Bytes(this.#arena, at, 4), field);
+    this.outBytes(add(this.arg, offset), this.#arena.of32(value), field);
   }
 
   /** The kernel writes a 64-bit value at `arg + offset`. */
   out64(offset: number, value: U64, field: string): void {
-    const at = this.#room(8);
-    putU64(this.#arena, at, value);
-    this.outBytes(add(this.arg, offset), new Bytes(this.#arena, at, 8), field);
+    this.outBytes(add(this.arg, offset), this.#arena.of64(value), field);
   }
 
   /** The kernel writes bytes anywhere in the caller's memory. */
