@@ -58,7 +58,7 @@ function finding(event: IoctlEvent, traced: Retraced): Finding {
           missing.since < 0 ? '' : ` (the memory there is as event ${missing.since} left it${tookAway(missing.taken)})`
         }, so all pages from there on were asked for again; for ${place} it ${was} until then.`;
   const end = dies
-    ? `${command} goes through it, and the kernel dies in this call.`
+    ? `${command} goes through it, and the kernel dies in this call${event.ret === null ? '' : '; this one did not'}.`
     : 'The next access through it kills the kernel.';
   const causes = [page?.since, held?.since, missing?.since, missing?.taken?.seq, event.seq].filter(
     (seq) => seq !== undefined && seq >= 0,

@@ -35,6 +35,66 @@ test('a WRITE to memory that was migrated before it had a page dies, too', () =>
   assert.is(lab.findings.length, 1);
 });
 
+test('a call that fails after it has stored such an entry leaves it to the next', () => {
+  const lab = new Lab(ALL);
+  lab.populate(MEMORY, 40, true);
+  lab.ask(0, TO_DEV, command(MEMORY + PAGE, 2));
+  lab.ask(0, TO_DEV, command(MEMORY + 36 * PAGE, 1));
+  // Device-private memory loses the right to write, and does not get it back.
+  for (const prot of [1, 3]) lab.feed(ev('mprotect', { addr: MEMORY + 36 * PAGE, lengthBytes: PAGE, prot }));
+  assert.equal(lab.findings, []);
+  const stored = lab.next;
+  assert.is(lab.ask(0, WRITE, command(MEMORY, 40), 'EFAULT').verdict, 'match');
+  assert.is(lab.findings.length, 1);
+  assert.match(lab.findings[0]?.message ?? '', /for 0x20001000-0x20002fff .* The next access through it kills/);
+  lab.feed(ioctl(3, READ, command(MEMORY + 2 * PAGE, 1), { ret: null }));
+  assert.is(lab.findings.length, 2);
+  assert.match(lab.findings[1]?.message ?? '', /READ goes through it, and the kernel dies in this call/);
+  assert.ok(lab.findings[1]?.causes.includes(stored));
+});
+
+test('the finding does not rest on how the call ended in the recording', () => {
+  for (const end of [{ ret: null }, { ret: 0 }, { ret: -1, errno: 'EFAULT' }] as const) {
+    const lab = new Lab(ALL);
+    lab.populate(MEMORY, 4, true);
+    lab.ask(0, TO_DEV, command(MEMORY + PAGE, 2));
+    lab.feed(ioctl(3, READ, command(MEMORY, 4), end));
+    assert.equal(
+      lab.findings.map((found) => found.invariant),
+      ['mirror-bare'],
+    );
+  }
+});
+
+test('what looks alike and is good is not reported', () => {
+  const goods: readonly ((lab: Lab) => void)[] = [
+    // Brought back before.
+    (lab) => lab.ask(0, TO_SYS, command(MEMORY + PAGE, 2)),
+    // The CPU has brought it back.
+    (lab) => lab.populate(MEMORY + PAGE, 2, false),
+    // The mirror lacks nothing.
+    (lab) => lab.ask(0, TO_DEV, command(MEMORY, 4)),
+  ];
+  for (const prepare of goods) {
+    const lab = new Lab(ALL);
+    lab.populate(MEMORY, 4, true);
+    lab.ask(0, TO_DEV, command(MEMORY + PAGE, 2));
+    prepare(lab);
+    assert.is(lab.ask(0, READ, command(MEMORY, 4)).verdict, 'match');
+    assert.equal(lab.findings, []);
+  }
+  // Another device asks: its own memory is not there.
+  const lab = new Lab(ALL);
+  lab.populate(MEMORY, 4, true);
+  lab.ask(0, TO_DEV, command(MEMORY + PAGE, 2));
+  assert.is(lab.ask(1, READ, command(MEMORY, 4)).verdict, 'match');
+  assert.equal(lab.findings, []);
+  // And so is a range that begins behind what the mirror lacks.
+  lab.ask(0, TO_DEV, command(MEMORY + PAGE, 2));
+  assert.is(lab.ask(0, READ, command(MEMORY + PAGE, 2)).verdict, 'match');
+  assert.equal(lab.findings, []);
+});
+
 test('a page that the CPU lacks behind them makes them come back: nothing is found', () => {
   const lab = new Lab(ALL);
   lab.populate(MEMORY + PAGE, 2, true);
