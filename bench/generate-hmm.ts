@@ -3,28 +3,31 @@ import { Random } from './random.js';
 import { StraceText } from './strace-text.js';
 
 /**
- * HMM churn whose right answers are known: a device writes to populated memory through its mirror, reads it back, and the
- * process discards some of it, which invalidates the mirror there. Three ioctls and two madvise calls in a round.
+ * Invalidations whose right outcome is known: ranges of 16 pages, far apart in 1 TiB, that a device mirrors. Each round takes
+ * the memory of one away and puts new memory into the mirror again, so that the number of live runs stays.
  */
-export interface HmmChurnOptions {
-  /** ioctls in all. */
-  readonly calls: number;
-  /** Ranges of 16 pages that the mirror may hold at once. */
+export interface InvalidationOptions {
+  readonly invalidations: number;
+  /** Ranges in the mirror, and in the CPU's page table; all of them from the first round on. */
   readonly ranges: number;
   readonly seed: number;
 }
 
 const PAGE = 4096;
 const PAGES = 16;
-/** Ranges stand apart, so that each stays a run of its own in page table and mirror. */
-const STRIDE_BYTES = 32 * PAGE;
+const RANGE_BYTES = PAGES * PAGE;
+const SPACE_BYTES = 2 ** 40;
 const STRUCT_AT = 0x7ffd_0000_1000;
 const BUFFER_AT = 0x7e00_0000_0000;
-const MEMORY_AT = 0x7f00_0000_0000;
+const MEMORY_AT = 0x7000_0000_0000;
 const CHUNK_BYTES = 1 << 20;
 const MIRROR = '3</dev/hmm_dmirror0>';
-const READ = '_IOC(_IOC_READ|_IOC_WRITE, 0x48, 0, 0x28)';
 const WRITE = '_IOC(_IOC_READ|_IOC_WRITE, 0x48, 0x1, 0x28)';
+
+/** The first address of a range: whole pages, spread over all of the space. */
+function placeOf(range: number, ranges: number): number {
+  return MEMORY_AT + Math.floor(SPACE_BYTES / ranges / PAGE) * PAGE * range;
+}
 
 function mapped(out: StraceText, at: number, lengthBytes: number): void {
   const address = `0x${at.toString(16)}`;
@@ -44,32 +47,67 @@ function command(at: number, donePages: number, faults: number): Uint8Array {
   return bytes;
 }
 
-function dmirror(out: StraceText, request: string, at: number, faults: number): void {
-  out.ioctl(MIRROR, request, STRUCT_AT, command(at, 0, 0), '0', command(at, PAGES, faults));
-}
-
-/** The text of the capture, in chunks of about 1 MiB. */
-export function* hmmChurn(options: HmmChurnOptions): Generator<string> {
+/** System calls only: MADV_DONTNEED, MADV_POPULATE_WRITE and a WRITE of dmirror make a round. As text, in chunks of about 1 MiB. */
+export function* invalidationCalls(options: InvalidationOptions): Generator<string> {
   const random = new Random(options.seed);
   const out = new StraceText(1234);
+  const advise = (at: number, advice: string): void =>
+    out.line(`madvise(0x${at.toString(16)}, ${RANGE_BYTES}, ${advice}) = 0`);
+  const fill = (at: number): void => {
+    advise(at, 'MADV_POPULATE_WRITE');
+    out.ioctl(MIRROR, WRITE, STRUCT_AT, command(at, 0, 0), '0', command(at, PAGES, 1));
+  };
   out.line('execve("/bin/churn", ["churn"], 0x7ffe00000000 /* 3 vars */) = 0');
-  mapped(out, MEMORY_AT, options.ranges * STRIDE_BYTES);
-  mapped(out, BUFFER_AT, PAGES * PAGE);
-  const populate = (at: number): void =>
-    out.line(`madvise(0x${at.toString(16)}, ${PAGES * PAGE}, MADV_POPULATE_WRITE) = 0`);
-  populate(BUFFER_AT);
+  mapped(out, MEMORY_AT, SPACE_BYTES);
+  mapped(out, BUFFER_AT, RANGE_BYTES);
+  advise(BUFFER_AT, 'MADV_POPULATE_WRITE');
   out.line(`openat(AT_FDCWD</tmp>, "/dev/hmm_dmirror0", O_RDWR) = ${MIRROR}`);
-  const held = new Uint8Array(options.ranges);
-  for (let calls = 0; calls + 3 <= options.calls; calls += 3) {
-    const range = random.below(options.ranges);
-    const at = MEMORY_AT + range * STRIDE_BYTES;
-    if (held[range] === 1) out.line(`madvise(0x${at.toString(16)}, ${PAGES * PAGE}, MADV_DONTNEED) = 0`);
-    held[range] = 1;
-    populate(at);
-    dmirror(out, WRITE, at, 1);
-    dmirror(out, READ, at, 0);
-    dmirror(out, WRITE, at, 0);
+  for (let range = 0; range < options.ranges; range++) {
+    fill(placeOf(range, options.ranges));
+    if (out.bufferedBytes >= CHUNK_BYTES) yield out.take();
+  }
+  for (let done = 0; done < options.invalidations; done++) {
+    const at = placeOf(random.below(options.ranges), options.ranges);
+    advise(at, 'MADV_DONTNEED');
+    fill(at);
     if (out.bufferedBytes >= CHUNK_BYTES) yield out.take();
   }
   yield out.take();
+}
+
+/** The kernel's own invalidations and what a driver does about them: five lines make a round. In chunks of about 1 MiB. */
+export function* invalidationEvents(options: InvalidationOptions): Generator<string> {
+  const random = new Random(options.seed);
+  const mm = '"mm":"0xffff888100001000"';
+  const mirror = `"mirror":"0xffff888100002000",${mm}`;
+  let text = '';
+  let ts = 0;
+  const line = (tid: number, fields: string): void => {
+    text += `{"ts":${++ts},"pid":7,"tid":${tid},${fields}}\n`;
+  };
+  const span = (at: number): string => `"start":"0x${at.toString(16)}","end":"0x${(at + RANGE_BYTES).toString(16)}"`;
+  line(7, `"ev":"fault",${mm},"addr":"0x7fff00000000","flags":"0x255","ret":"0x0"`);
+  const memory = `["0x0","0x${SPACE_BYTES.toString(16)}",3,34,-1,"0x0"],"ret":"0x${MEMORY_AT.toString(16)}"`;
+  line(7, `"ev":"call","call":"mmap","args":${memory}`);
+  let number = 1;
+  const store = (at: number): void => line(8, `"ev":"mirror_map",${mirror},${span(at)},"flags":3,"seq":${number}`);
+  for (let range = 0; range < options.ranges; range++) {
+    store(placeOf(range, options.ranges));
+    if (text.length < CHUNK_BYTES) continue;
+    yield text;
+    text = '';
+  }
+  for (let done = 0; done < options.invalidations; done++) {
+    const at = placeOf(random.below(options.ranges), options.ranges);
+    number += 2;
+    line(7, `"ev":"invalidate_start",${mm},${span(at)},"type":1,"flags":1,"owner":"0x0"`);
+    line(7, `"ev":"mirror_invalidate",${mirror},${span(at)},"seq":${number}`);
+    line(7, `"ev":"mirror_unmap",${mirror},${span(at)}`);
+    line(7, `"ev":"invalidate_end",${mm},${span(at)},"type":1`);
+    store(at);
+    if (text.length < CHUNK_BYTES) continue;
+    yield text;
+    text = '';
+  }
+  yield text;
 }

@@ -13,12 +13,14 @@ export interface ChurnOptions {
   readonly live: number;
   readonly seed: number;
   readonly kind: 'type1' | 'iommufd';
+  /** Bytes of each mapping; 1 to 16 pages where it is left out. */
+  readonly areaBytes?: number;
 }
 
 const PAGE = 4096;
 const STRUCT_AT = 0x7ffd_0000_1000;
-const MEMORY_AT = 0x7f00_0000_0000;
-const SLOT_BYTES = 16 * PAGE;
+const MEMORY_AT = 0x7000_0000_0000;
+const SLOT_PAGES = 16;
 const CHUNK_BYTES = 1 << 20;
 
 const TYPE1 = '3</dev/vfio/vfio>';
@@ -37,7 +39,7 @@ function setUp(out: StraceText, options: ChurnOptions): void {
   const slots = options.live * 2;
   out.line('execve("/bin/churn", ["churn"], 0x7ffe00000000 /* 3 vars */) = 0');
   out.line(
-    `mmap(0x${MEMORY_AT.toString(16)}, ${slots * SLOT_BYTES}, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0) = 0x${MEMORY_AT.toString(16)}`,
+    `mmap(0x${MEMORY_AT.toString(16)}, ${slots * slotBytes(options)}, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0) = 0x${MEMORY_AT.toString(16)}`,
   );
   if (options.kind === 'iommufd') {
     out.line(`openat(AT_FDCWD</tmp>, "/dev/iommu", O_RDWR) = ${IOMMU}`);
@@ -50,28 +52,35 @@ function setUp(out: StraceText, options: ChurnOptions): void {
   out.line(`ioctl(${TYPE1}, VFIO_SET_IOMMU, 0x3) = 0`);
 }
 
+function slotBytes({ areaBytes = SLOT_PAGES * PAGE }: ChurnOptions): number {
+  return areaBytes;
+}
+
 /** The structs of one churn call, reused. */
 class Structs {
   readonly #map: Uint8Array;
   readonly #unmap: Uint8Array;
   readonly #kind: ChurnOptions['kind'];
+  readonly #slotBytes: number;
 
-  constructor(kind: ChurnOptions['kind']) {
+  constructor(options: ChurnOptions) {
+    const { kind } = options;
     this.#kind = kind;
+    this.#slotBytes = slotBytes(options);
     this.#map = kind === 'type1' ? words(32, 3, 0, 0, 0, 0, 0, 0) : words(40, 7, 1, 0, 0, 0, 0, 0, 0, 0);
     this.#unmap = kind === 'type1' ? words(24, 0, 0, 0, 0, 0) : words(24, 1, 0, 0, 0, 0);
   }
 
   map(slot: number, lengthBytes: number): Uint8Array {
     const at = this.#kind === 'type1' ? { va: 8, iova: 16, length: 24 } : { va: 16, iova: 32, length: 24 };
-    putU64(this.#map, at.va, MEMORY_AT + slot * SLOT_BYTES);
-    putU64(this.#map, at.iova, slot * SLOT_BYTES);
+    putU64(this.#map, at.va, MEMORY_AT + slot * this.#slotBytes);
+    putU64(this.#map, at.iova, slot * this.#slotBytes);
     putU64(this.#map, at.length, lengthBytes);
     return this.#map;
   }
 
   unmap(slot: number, lengthBytes: number): Uint8Array {
-    putU64(this.#unmap, 8, slot * SLOT_BYTES);
+    putU64(this.#unmap, 8, slot * this.#slotBytes);
     putU64(this.#unmap, 16, lengthBytes);
     return this.#unmap;
   }
@@ -81,8 +90,8 @@ class Structs {
 export function* churn(options: ChurnOptions): Generator<string> {
   const random = new Random(options.seed);
   const out = new StraceText(1234);
-  const structs = new Structs(options.kind);
-  const lengths = new Uint32Array(options.live * 2);
+  const structs = new Structs(options);
+  const lengths = new Float64Array(options.live * 2);
   const mapped = new Uint32Array(options.live * 2);
   const free = Array.from(lengths, (_, i) => i);
   let live = 0;
@@ -95,7 +104,7 @@ export function* churn(options: ChurnOptions): Generator<string> {
       const slot = free[pick] as number;
       free[pick] = free.at(-1) as number;
       free.pop();
-      lengths[slot] = (1 + random.below(16)) * PAGE;
+      lengths[slot] = options.areaBytes ?? (1 + random.below(SLOT_PAGES)) * PAGE;
       mapped[live++] = slot;
       out.ioctl(fd, mapName, STRUCT_AT, structs.map(slot, lengths[slot]), '0');
     } else {

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Measurement } from './child.js';
 import { churn, type ChurnOptions } from './generate.js';
-import { hmmChurn, type HmmChurnOptions } from './generate-hmm.js';
+import { invalidationCalls, invalidationEvents } from './generate-hmm.js';
 
 /**
  * The benchmark: `npm run bench` (a minute), `npm run bench -- --full` (with 1M calls, several minutes).
@@ -19,11 +19,15 @@ const folder = mkdtempSync(join(tmpdir(), 'iotape-bench-'));
 const child = fileURLToPath(new URL('child.js', import.meta.url));
 
 function capture(options: ChurnOptions): string {
-  return written(`${options.kind}-${options.calls}-${options.live}.strace`, () => churn(options));
+  return written(`${options.kind}-${options.calls}-${options.live}-${options.areaBytes ?? ''}.strace`, () =>
+    churn(options),
+  );
 }
 
-function hmmCapture(options: HmmChurnOptions): string {
-  return written(`hmm-${options.calls}-${options.ranges}.strace`, () => hmmChurn(options));
+function invalidations(form: 'strace' | 'jsonl', count: number, ranges: number): string {
+  const options = { invalidations: count, ranges, seed: 1 };
+  const text = form === 'strace' ? invalidationCalls : invalidationEvents;
+  return written(`hmm-${count}-${ranges}.${form}`, () => text(options));
 }
 
 /** The path of a generated file, which is made once. */
@@ -90,19 +94,57 @@ function growth(): void {
     row('check 1M calls, read ahead', run('check', path, 'always'), million);
     row('(b) 1M calls', run('regex', path), million);
   }
-  console.log('\ngrowth with live mappings, iommufd, 400k calls; ratio against 1k live');
-  const few = run('reduce', capture({ kind: 'iommufd', calls: 400_000, live: 1_000, seed: 1 }));
-  row('reduce, 1,000 live', few, few);
-  row('reduce, 100,000 live', run('reduce', capture({ kind: 'iommufd', calls: 400_000, live: 100_000, seed: 1 })), few);
-  console.log('\ngrowth with mirrored ranges, HMM, 300k calls; ratio against 1k ranges');
-  const small = run('reduce', hmmCapture({ calls: 300_000, ranges: 1_000, seed: 1 }));
-  row('reduce, 1,000 ranges', small, small);
-  row('reduce, 100,000 ranges', run('reduce', hmmCapture({ calls: 300_000, ranges: 100_000, seed: 1 })), small);
+}
+
+/**
+ * What may grow, and how much: an event costs no more in a long recording than in a short one (1M events at most 12 times what 100k
+ * take), and with 100,000 live entries at most twice what it costs with 1,000. Of a mapping's size it costs nothing.
+ */
+const LENGTH_BOUND = 1.2;
+const LIVE_BOUND = 2;
+
+function bound(name: string, m: Measurement, against: Measurement, limit: number): void {
+  const ratio = usEach(m) / usEach(against);
+  const verdict = ratio <= limit ? 'holds' : 'BROKEN';
+  const each = `${usEach(m).toFixed(2)} us/event against ${usEach(against).toFixed(2)}`;
+  console.log(`${name.padEnd(60)} ${each}: ${ratio.toFixed(2)}x, at most ${limit}x ${verdict}`);
+}
+
+interface Workload {
+  readonly name: string;
+  readonly make: (calls: number, live: number) => string;
+}
+
+const WORKLOADS: readonly Workload[] = [
+  { name: 'iommufd MAP and UNMAP', make: (calls, live) => capture({ kind: 'iommufd', calls, live, seed: 1 }) },
+  { name: 'type1 MAP and UNMAP', make: (calls, live) => capture({ kind: 'type1', calls, live, seed: 1 }) },
+  { name: 'invalidations of 1 TiB by calls', make: (calls, live) => invalidations('strace', calls, live) },
+  { name: 'invalidations of 1 TiB by kernel events', make: (calls, live) => invalidations('jsonl', calls, live) },
+];
+
+function bounds(): void {
+  const many = values.full ? 1_000_000 : 300_000;
+  console.log(
+    `\nbounds of a whole check: ${many / 1000}k calls or invalidations against a tenth, 100k live against 1k`,
+  );
+  for (const { name, make } of WORKLOADS) {
+    const measured = (calls: number, live: number): Measurement => {
+      const path = make(calls, live);
+      const measurement = run('check', path);
+      rmSync(path);
+      return measurement;
+    };
+    bound(`${name}: length`, measured(many, 10_000), measured(many / 10, 10_000), LENGTH_BOUND);
+    bound(`${name}: live`, measured(many, 100_000), measured(many, 1_000), LIVE_BOUND);
+  }
+  const area = (areaBytes: number): string => capture({ kind: 'iommufd', calls: 30_000, live: 1, seed: 1, areaBytes });
+  bound('iommufd MAP of 1 TiB: against 4 KiB', run('check', area(2 ** 40)), run('check', area(4096)), LENGTH_BOUND);
 }
 
 try {
   stages();
   growth();
+  bounds();
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
