@@ -11,7 +11,7 @@ import { followMirror } from './driver-mirror.js';
 import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
 import { threadWentOn } from './notified.js';
-import { callChangesPages, MADV_POPULATE_READ, MADV_POPULATE_WRITE, mappingFills } from './space-calls.js';
+import { callChangesPages, MADV_POPULATE_READ, MADV_POPULATE_WRITE, mappingFills, takesPages } from './space-calls.js';
 import { dropPages, forkPages } from './space-life.js';
 
 /**
@@ -61,11 +61,11 @@ export function pagesBefore(tx: Tx, event: Event): number {
       if (tx.world.deferred.size > 0) settleDeferred(tx, event.tid, -1, event.seq);
       const machine = Machine.of(tx, space, event.seq);
       if (machine === undefined) return 0;
+      const open = !machine.derives && takesPages(machine, event);
       callChangesPages(machine, event);
       machine.store(tx);
       const changed = rangeOf(event);
-      if (changed !== undefined)
-        noteChange(tx, space, { ...changed, seq: event.seq, tid: event.tid, open: !machine.derives });
+      if (changed !== undefined) noteChange(tx, space, { ...changed, seq: event.seq, tid: event.tid, open });
       return space;
     }
     default:

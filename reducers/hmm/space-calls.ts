@@ -61,6 +61,27 @@ export function callChangesPages(machine: Machine, event: Event): void {
   }
 }
 
+/** Whether a call may take page table entries away, or rights of them; asked before the VMAs change. */
+export function takesPages(machine: Machine, event: Event): boolean {
+  if (event.kind === 'madvise') return TAKING.has(event.advice);
+  if (event.kind !== 'mmap') return true;
+  const last = typeof event.ret === 'number' ? lastOfMapping(event.ret, event.lengthBytes, event.flags) : undefined;
+  if (last === undefined) return false;
+  const start = event.ret as U64;
+  return (
+    firstOverlap(machine.space.vmas, start, last) !== undefined || firstOverlap(machine.runs, start, last) !== undefined
+  );
+}
+
+const TAKING: ReadonlySet<number> = new Set([
+  MADV_DONTNEED,
+  MADV_FREE,
+  MADV_REMOVE,
+  MADV_DONTNEED_LOCKED,
+  MADV_COLLAPSE,
+  MADV_GUARD_INSTALL,
+]);
+
 /** What a new mapping is filled with at once: MAP_POPULATE, and the pages that dmirror puts into a mapping of itself. */
 export function mappingFills(machine: Machine, event: MmapEvent, byDriver: boolean): void {
   if (event.ret === null || event.ret === -1) return;
