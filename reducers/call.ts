@@ -52,6 +52,8 @@ export class Call {
   file!: OpenFile;
   /** The uAPI's name of the command, e.g. `IOMMU_IOAS_MAP`. */
   name = '';
+  /** What the tables of the uAPI call the kind of the file. */
+  kind = '';
   /** ioctl argument (0 for read and write). */
   arg: U64 = 0;
   /** Bytes known at `arg` before the call; empty where the recording has none. */
@@ -91,6 +93,7 @@ export class Call {
     this.process = process;
     this.file = file;
     this.name = name;
+    this.kind = file.kind;
     this.extentBytes = extentBytes;
     if (event.kind === 'ioctl') {
       this.arg = event.arg;
@@ -206,6 +209,19 @@ export class Call {
       this.#retHow = 'learned';
     }
     return stop;
+  }
+
+  /**
+   * Predicts success with `usual`, unless the recording shows `other`, which a machine without an optional part gives: then
+   * the verdict is `learned`. True: it was `other`, and the caller keeps the fact.
+   */
+  succeedUnlessLearned(rule: string, usual: U64, other: U64): boolean {
+    if (this.predicted) return false;
+    this.succeed(rule, usual);
+    if (this.event.ret !== other) return false;
+    this.#ret = null;
+    this.#retHow = 'learned';
+    return true;
   }
 
   /**

@@ -17,6 +17,12 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'vfio-type1/*/iova_ranges', field: 'iova_ranges', why: 'aperture of the IOMMU without reserved regions' },
   { pattern: 'vfio-type1/*/dma_cc', field: 'VFIO_DMA_CC_IOMMU', why: 'whether the IOMMU enforces cache coherency' },
   { pattern: 'vfio-type1/dma_entry_limit', field: 'avail', why: 'a module parameter' },
+  { pattern: 'vfio-spapr/*/window_start', field: 'dma32_window_start', why: 'POWER: where the default window is' },
+  { pattern: 'vfio-spapr/*/window_size', field: 'dma32_window_size', why: 'POWER: size of the default window' },
+  { pattern: 'vfio-spapr/*/dynamic_windows', field: 'ddw', why: 'POWER: windows that the hardware can have' },
+  { pattern: 'kernel/type1', field: 'VFIO_TYPE1_IOMMU', why: 'a build option: all kernels for PCs have it' },
+  { pattern: 'kernel/spapr_tce', field: 'VFIO_SPAPR_TCE_IOMMU', why: 'a kernel for POWER machines' },
+  { pattern: 'kernel/eeh', field: 'VFIO_EEH', why: 'error recovery of POWER machines' },
   { pattern: 'vfio/noiommu', field: 'VFIO_NOIOMMU_IOMMU', why: 'a module parameter' },
   // The IOMMU in front of a device (iommufd).
   { pattern: 'iommu/*/aperture', field: 'allowed_iovas', why: 'what the IOMMU can translate' },

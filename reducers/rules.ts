@@ -48,6 +48,9 @@ import { DEVICE_FD_RULES } from './vfio/group-device.js';
 import { GROUP_RULES } from './vfio/group.js';
 import { MIGRATION_FILE_RULES } from './vfio/migration-file.js';
 import { PAYLOAD_RULES } from './vfio/payload.js';
+import { SPAPR_MEMORY_RULES } from './vfio/spapr/memory.js';
+import { SPAPR_RULES } from './vfio/spapr/spapr.js';
+import { SPAPR_WINDOW_RULES } from './vfio/spapr/windows.js';
 import { DIRTY_RULES as VFIO_DIRTY_RULES } from './vfio/type1/dirty.js';
 import { INFO_RULES } from './vfio/type1/info.js';
 import { MAP_RULES as VFIO_MAP_RULES } from './vfio/type1/map.js';
@@ -88,6 +91,9 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   VIOMMU_RULES,
   CONTAINER_RULES,
   PAYLOAD_RULES,
+  SPAPR_RULES,
+  SPAPR_MEMORY_RULES,
+  SPAPR_WINDOW_RULES,
   CDEV_RULES,
   VFIO_DEVICE_RULES,
   DMA_BUF_RULES,

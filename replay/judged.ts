@@ -1,7 +1,6 @@
 import type { Event, EventBatch } from '../core/event.js';
 import type { Call, Verdict } from '../reducers/call.js';
 import { explain, type Explanation, unknownReason } from '../reducers/compare.js';
-import type { FileKind } from '../reducers/files/state.js';
 import type { Recording } from '../traces/recording.js';
 import type { World } from '../reducers/world.js';
 import { Engine } from './engine.js';
@@ -12,8 +11,8 @@ export interface Judged {
   readonly verdict: Verdict;
   /** The uAPI's name of the command. */
   readonly name: string;
-  /** Kind of file that took it; tells commands of one number apart. */
-  readonly kind: FileKind;
+  /** Kind of file that took it, as the tables of the uAPI know it; tells commands of one number apart. */
+  readonly kind: string;
   /** The rule that decided; '' where nothing could be predicted. */
   readonly rule: string;
   /** The state that the rule read, in words; may be ''. */
@@ -53,7 +52,7 @@ function judgedOf(verdict: Verdict, call: Call): Judged {
   return {
     verdict,
     name: call.name,
-    kind: call.file.kind,
+    kind: call.kind,
     rule: call.rule,
     state: call.stateRead,
     unknownReason: verdict === 'unknown' ? unknownReason(call) : '',

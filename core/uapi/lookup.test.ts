@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../testing.js';
 import { COMMANDS } from './commands.js';
-import { commandByName, commandName, findCommand, findSpaprCommand, namesOf, renderRequest } from './lookup.js';
+import { commandByName, commandName, findCommand, namesOf, renderRequest, SPAPR_CONTAINER } from './lookup.js';
 import { requestOfStraceName } from './strace-name.js';
 
 const test = suite('uapi/lookup');
@@ -55,7 +55,7 @@ for (const [name, bytes] of Object.entries(MINIMA)) {
 
 test('each command is found by its number and name', () => {
   for (const command of COMMANDS) {
-    const found = command.spapr ? findSpaprCommand(command.request) : findCommand(command.kind, command.request);
+    const found = findCommand(command.spapr ? SPAPR_CONTAINER : command.kind, command.request);
     assert.is(found, command);
     assert.is(commandByName(command.name)?.request, command.request);
     assert.ok(namesOf(command.request).includes(command.name));

@@ -3,14 +3,15 @@ import type { Command } from './types.js';
 
 /** Finding commands by number and by name. Tables are built once; looking up allocates nothing. */
 
+/** A container with the sPAPR backend, where some requests of containers have another meaning. */
+export const SPAPR_CONTAINER = 'spapr-container';
+
 const BY_KIND: Readonly<Record<string, Map<number, Command>>> = Object.assign(Object.create(null), tablesByKind());
 const BY_NAME = new Map<string, Command>();
 const NAMES = new Map<number, string[]>();
-const SPAPR = new Map<number, Command>();
 
 for (const command of COMMANDS) {
   if (!BY_NAME.has(command.name)) BY_NAME.set(command.name, command);
-  if (command.spapr) SPAPR.set(command.request, command);
   const names = NAMES.get(command.request) ?? [];
   if (!names.includes(command.name)) NAMES.set(command.request, [...names, command.name].sort());
 }
@@ -25,20 +26,17 @@ function tablesByKind(): Record<string, Map<number, Command>> {
     }
     if (!table.has(command.request)) table.set(command.request, command);
   }
+  const ofPower = COMMANDS.filter(({ spapr }) => spapr).map((command) => [command.request, command] as const);
+  tables[SPAPR_CONTAINER] = new Map([...(tables['vfio-container'] ?? []), ...ofPower]);
   return tables;
 }
 
 /**
  * The command behind a whole 32-bit request on a kind of file, or undefined where that kind has none. On a container
- * the type1 meaning wins where sPAPR has another; see {@link findSpaprCommand}.
+ * the type1 meaning wins where sPAPR has another; that one is found on a {@link SPAPR_CONTAINER}.
  */
 export function findCommand(kind: string, request: number): Command | undefined {
   return BY_KIND[kind]?.get(request);
-}
-
-/** The meaning of a request on a container with the sPAPR backend. */
-export function findSpaprCommand(request: number): Command | undefined {
-  return SPAPR.get(request) ?? findCommand('vfio-container', request);
 }
 
 /** The command with this name, on the kind of file that it was made for. */

@@ -35,6 +35,16 @@ const rows: readonly Row[] = [
   { rule: R.setNoBackend, errno: 'ENODEV', run: (l, e) => set(l.container(null), 2, e) },
   { rule: R.setNoBackend, errno: 'ENODEV', run: (l, e) => set(l.container(null), 8, e) },
   { rule: R.setNoBackend, errno: 'ENODEV', run: (l, e) => set(l.container(null), 10, e) },
+  {
+    rule: R.spaprBusy,
+    errno: 'EBUSY',
+    run(lab, errno) {
+      lab.container(null).open('/dev/vfio/8', 5);
+      lab.good(lab.ioctl(5, GROUP_SET_CONTAINER, { in: struct(4, [0, 3]) }));
+      lab.good(lab.ioctl(3, CHECK_EXTENSION, { arg: 7, ret: 1 }));
+      return set(lab, 2, errno);
+    },
+  },
   { rule: R.noBackend, errno: 'EINVAL', run: (l, e) => l.container(null).ioctl(3, IOMMU_MAP_DMA, { errno: e }) },
   { rule: R.noBackend, errno: 'EINVAL', run: (l, e) => l.container(null).ioctl(3, UNKNOWN_COMMAND, { errno: e }) },
   { rule: R.notType1, errno: 'ENOTTY', run: (l, e) => l.container().ioctl(3, UNKNOWN_COMMAND, { errno: e }) },
@@ -162,13 +172,15 @@ test('a container found open is unknown, and adopts what it is told', () => {
   assert.match(lab.map(0, 0x1000).unknown, /since event/);
   lab.good(lab.ioctl(3, IOMMU_MAP_DMA, { in: struct(32, [4, 3], [24, 4096, 8]), errno: 'EEXIST' }));
   assert.match(lab.ioctl(3, SET_IOMMU, { arg: 7 }).unknown, /since event/);
-  assert.match(lab.map(0, 0x1000).unknown, /sPAPR/);
+  lab.good(lab.ioctl(3, IOMMU_MAP_DMA, { in: mapStruct(0, 0x1000), errno: 'EPERM' }));
 });
 
-test('a fragment from a POWER machine: SET_IOMMU 7 tells a container, whose backend is not modelled', () => {
+test('a fragment from a POWER machine: SET_IOMMU 7 tells a container and its backend', () => {
   const lab = new Lab();
   lab.foundOpen(17, '');
   const first = lab.ioctl(17, SET_IOMMU, { arg: 7 });
   assert.match(first.unknown, /state of the container unknown since event/);
-  assert.match(lab.ioctl(17, SPAPR_REGISTER_MEMORY).unknown, /sPAPR TCE backend/);
+  assert.is(lab.ioctl(17, SPAPR_REGISTER_MEMORY).unknown, 'payload not recorded');
+  const map = lab.ioctl(17, IOMMU_MAP_DMA, { in: mapStruct(0, 0x1000) });
+  assert.match(map.unknown, /SPAPR_TCE_GET_INFO/);
 });

@@ -2,12 +2,13 @@ import type { IoctlEvent } from '../../core/event.js';
 import type { Call } from '../call.js';
 import { explained } from '../explain.js';
 import type { FileFamily } from '../family.js';
-import { profileOf } from '../profile.js';
-import type { Tx } from '../tx.js';
-import { containerOf, hasEmulated, isNoIommu, newContainer, patchContainer } from './containers.js';
-import { iommuKey, NOIOMMU_KEY, smallFact, teach } from './facts.js';
-import { dropIfUnused, physicalGroups, setBackend } from './membership.js';
+import { containerOf, isNoIommu, newContainer, patchContainer } from './containers.js';
+import { checkExtension, hasType1, isPower, isType1Base } from './extension.js';
+import { teach } from './facts.js';
+import { dropIfUnused, setBackend } from './membership.js';
 import { type Rule, refuse } from './rules.js';
+import { JOIN_BUSY, newSpapr, SPAPR_KEY } from './spapr/backend.js';
+import { spaprIoctl } from './spapr/spapr.js';
 import type { Backend, VfioContainer } from './state.js';
 import { dirtyPages } from './type1/dirty.js';
 import { TYPE1_EXPLANATIONS } from './type1/explain.js';
@@ -16,15 +17,11 @@ import { mapDma } from './type1/map.js';
 import { unmapDma } from './type1/unmap.js';
 import {
   CHECK_EXTENSION,
-  EXT_DMA_CC,
-  EXT_NESTING,
   EXT_NOIOMMU,
   EXT_SPAPR_TCE,
   EXT_SPAPR_TCE_V2,
   EXT_TYPE1,
-  EXT_TYPE1V2,
   EXT_UNMAP_ALL,
-  EXT_UPDATE_VADDR,
   GET_API_VERSION,
   IOMMU_DIRTY_PAGES,
   IOMMU_GET_INFO,
@@ -38,8 +35,8 @@ import {
  *
  * Three commands are the container's own; everything else goes to the IOMMU backend and is EINVAL while there is
  * none. The backend is set once, when a group is there, and lasts until the last group leaves. Which backend a
- * number selects, and which extensions there are, is asked of each registered backend: on a PC these are type1
- * and, for groups without an IOMMU only, noiommu.
+ * number selects, and which extensions there are (extension.ts), is asked of each registered backend: on a PC these are
+ * type1 and, for groups without an IOMMU only, noiommu.
  */
 
 export const CONTAINER_RULES = {
@@ -52,13 +49,17 @@ export const CONTAINER_RULES = {
   },
   setNoBackend: { id: 'set-iommu.no-backend', errno: 'ENODEV', text: 'no registered backend supports the number' },
   noBackend: { id: 'container.no-backend', errno: 'EINVAL', text: 'the container has no IOMMU backend yet' },
+  spaprBusy: JOIN_BUSY,
   notType1: { id: 'container.unknown-command', errno: 'ENOTTY', text: 'the backend does not know the command' },
 } as const satisfies Record<string, Rule>;
 
 const R = CONTAINER_RULES;
 
 function ioctl(call: Call): void {
-  switch ((call.event as IoctlEvent).request) {
+  const { request } = call.event as IoctlEvent;
+  const { spapr } = containerOf(call);
+  if (spapr !== null && !OWN_COMMANDS.includes(request)) return spaprIoctl(call, spapr);
+  switch (request) {
     case IOMMU_MAP_DMA:
       return backendIsType1(call) ? mapDma(call) : undefined;
     case IOMMU_UNMAP_DMA:
@@ -79,6 +80,9 @@ function ioctl(call: Call): void {
   }
 }
 
+/** Commands that the container answers itself, whatever its backend. */
+const OWN_COMMANDS: readonly number[] = [GET_API_VERSION, CHECK_EXTENSION, SET_IOMMU];
+
 /** True when type1 answers; otherwise the prediction was made. A container of unknown past is taken for type1 v2. */
 function backendIsType1(call: Call): boolean {
   const container = containerOf(call);
@@ -92,76 +96,13 @@ function backendIsType1(call: Call): boolean {
       refuse(call, R.noBackend);
       return false;
     case 'noiommu':
+    case 'spapr':
       refuse(call, R.notType1);
       return false;
-    case 'spapr':
-      call.unknown('the sPAPR TCE backend of POWER machines is not modelled');
-      return false;
   }
 }
 
-// ---- CHECK_EXTENSION ---------------------------------------------------------------------------------------
-
-function checkExtension(call: Call): void {
-  const container = containerOf(call);
-  const answer = extension(call, container, Number(call.arg));
-  if (answer === 'unknown') {
-    call.unknown(`state of the container unknown since event ${container.unknownSince}`);
-  } else if (typeof answer === 'number') {
-    call.succeed('check-extension.value', answer);
-  } else {
-    learnExtension(call, answer.key);
-  }
-}
-
-/** An extension whose answer is a fact of the machine: 0 or 1, the same from now on. */
-function learnExtension(call: Call, key: string): void {
-  const known = smallFact(call.tx, key);
-  if (known !== undefined) {
-    call.succeed('check-extension.value', known);
-    return;
-  }
-  if (!call.succeedWithLearnedRet('check-extension.machine')) return;
-  const told = call.recordedRet;
-  if (told === 0 || told === 1) teach(call, key, told);
-}
-
-function extension(call: Call, container: VfioContainer, value: number): number | 'unknown' | { key: string } {
-  switch (container.backend) {
-    case 'none':
-      return polled(call, container, value);
-    case 'type1':
-    case 'type1v2':
-      return type1Extension(call, container, value);
-    case 'noiommu':
-      return value === EXT_NOIOMMU ? { key: NOIOMMU_KEY } : 0;
-    case 'unknown':
-    case 'spapr':
-      return 'unknown';
-  }
-}
-
-function isType1Base(tx: Tx, value: number): boolean {
-  if (value === EXT_NESTING) return profileOf(tx).nestingExtension;
-  return value === EXT_TYPE1 || value === EXT_TYPE1V2 || value === EXT_UNMAP_ALL;
-}
-
-/** Without a backend every registered one is asked, except those that the attached groups rule out. */
-function polled(call: Call, container: VfioContainer, value: number): number | { key: string } {
-  const some = container.groups.length > 0;
-  const noIommu = isNoIommu(call.tx, container);
-  if (isType1Base(call.tx, value)) return some && noIommu ? 0 : 1;
-  return value === EXT_NOIOMMU && !(some && !noIommu) ? { key: NOIOMMU_KEY } : 0;
-}
-
-function type1Extension(call: Call, container: VfioContainer, value: number): number | { key: string } {
-  if (isType1Base(call.tx, value)) return 1;
-  if (value === EXT_UPDATE_VADDR) return hasEmulated(call.tx, container) ? 0 : 1;
-  if (value !== EXT_DMA_CC) return 0;
-  const groups = physicalGroups(call.tx, container);
-  return groups.length === 0 ? 1 : { key: iommuKey(groups, 'dma_cc') };
-}
-
+const NO_TYPE1 = 'whether the kernel has the type1 backend was not shown yet';
 const NO_CAPABILITY = 'whether the process has CAP_SYS_RAWIO is not in the recording';
 const NOT_ISOLATED =
   'whether the interrupts of the groups are isolated, and their devices free of the firmware, is not in the recording';
@@ -172,19 +113,38 @@ function setIommu(call: Call): void {
   const container = containerOf(call);
   const value = Number(call.arg);
   if (container.backend === 'unknown') {
-    if (call.unknown(`state of the container unknown since event ${container.unknownSince}`))
-      setBackend(call.tx, container.id, backendOfNumber(value));
+    if (!call.unknown(`state of the container unknown since event ${container.unknownSince}`)) return;
+    if (backendOfNumber(value) === 'spapr') enterSpapr(call, container, value === EXT_SPAPR_TCE_V2);
+    else setBackend(call.tx, container.id, backendOfNumber(value));
     return;
   }
   if (container.groups.length === 0 && refuse(call, R.setNoGroup)) return;
   if (container.backend !== 'none' && refuse(call, R.setTwice)) return;
   const noIommu = isNoIommu(call.tx, container);
-  if (!noIommu && value === EXT_UNMAP_ALL && refuse(call, R.setNotABackend)) return;
-  const supported = noIommu ? value === EXT_NOIOMMU : isType1Base(call.tx, value);
+  if (backendOfNumber(value) === 'spapr') return setSpapr(call, container, noIommu, value === EXT_SPAPR_TCE_V2);
+  if (!noIommu && value === EXT_UNMAP_ALL && hasType1(call.tx) !== false && refuse(call, R.setNotABackend)) return;
+  const supported = noIommu ? value === EXT_NOIOMMU : isType1Base(call.tx, value) && hasType1(call.tx) !== false;
   if (!supported && refuse(call, R.setNoBackend)) return;
+  if (!noIommu && hasType1(call.tx) === undefined && call.failedByFact(R.setNoBackend.errno, NO_TYPE1)) return;
   if (call.failedByFact('EPERM', noIommu ? NO_CAPABILITY : NOT_ISOLATED)) return;
   if (!call.succeed('set-iommu.ok')) return;
   setBackend(call.tx, container.id, backendOfNumber(value));
+}
+
+/** A kernel for POWER machines has the sPAPR backend, no other one has; a success shows which it is. */
+function setSpapr(call: Call, container: VfioContainer, noIommu: boolean, v2: boolean): void {
+  if (noIommu && refuse(call, R.setNoBackend)) return;
+  if (!isPower(call.tx) && call.failUnlessLearned(R.setNoBackend.errno, R.setNoBackend.id)) return;
+  if (v2 && call.failedByFact('EINVAL', 'whether the hardware has windows that come and go')) return;
+  if (!v2 && container.groups.length > 1 && refuse(call, JOIN_BUSY)) return;
+  if (call.succeed('set-iommu.ok')) enterSpapr(call, container, v2);
+}
+
+/** The success of SET_IOMMU tells the machine, and a backend that has nothing yet. */
+function enterSpapr(call: Call, container: VfioContainer, v2: boolean): void {
+  if (!isPower(call.tx)) teach(call, SPAPR_KEY, 1);
+  setBackend(call.tx, container.id, 'spapr');
+  patchContainer(call.tx, container.id, { spapr: newSpapr(v2) });
 }
 
 function backendOfNumber(value: number): Backend {

@@ -17,6 +17,7 @@ export function newContainer(tx: Tx, unknownSince: number): VfioContainer {
     id: tx.nextId('containers'),
     fileOpen: true,
     backend: unknownSince < 0 ? 'none' : 'unknown',
+    spapr: null,
     groups: Object.freeze([]),
     mappings: OrderedMap.numeric<number, never>().freeze(),
     unknownSince,

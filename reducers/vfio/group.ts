@@ -12,6 +12,7 @@ import { getDeviceFd } from './group-device.js';
 import { attachGroup, detachGroup } from './membership.js';
 import { happenedUnseen, isBadPointer, takeStruct } from './payload.js';
 import { refuse, type Rule } from './rules.js';
+import { JOIN_BUSY } from './spapr/backend.js';
 import type { VfioContainer, VfioGroup } from './state.js';
 import { JOIN_RULES, joinRefused, pinForGroup } from './type1/join.js';
 import {
@@ -155,6 +156,7 @@ function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): 
   if (mixed && refuse(call, R.setMixed)) return;
   if (isClaimed(call.tx, group) && refuse(call, R.setClaimed)) return;
   if (!group.emulated && call.failedByFact('EPERM', group.noIommu ? NO_CAPABILITY : NOT_PERMITTED)) return;
+  if (container.spapr?.v2 === false && refuse(call, JOIN_BUSY)) return;
   if (container.vaddrInvalid > 0 && refuse(call, R.setVaddr)) return;
   const joins = !group.noIommu && !group.emulated && isType1(container);
   if (joins && joinRefused(call, container, group)) return;

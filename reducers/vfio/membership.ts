@@ -150,6 +150,7 @@ function clearContainer(tx: Tx, container: VfioContainer): void {
   clearBitmaps(tx, container.id);
   patchContainer(tx, container.id, {
     backend: 'none',
+    spapr: null,
     unknownSince: -1,
     vaddrInvalid: 0,
     dirtyTracking: false,

@@ -41,11 +41,36 @@ export interface DirtyBits {
 /** The IOMMU backend of a container; `unknown` for a container that was open before the recording began. */
 export type Backend = 'none' | 'type1' | 'type1v2' | 'noiommu' | 'spapr' | 'unknown';
 
+/** The backend of a container on a POWER machine (spapr/spapr.ts). */
+export interface SpaprBackend {
+  readonly v2: boolean;
+  /** v1: by ENABLE; v2: memory was registered. */
+  readonly enabled: boolean;
+  /** Address space that the container belongs to, 0 before its first use. */
+  readonly space: number;
+  /** The default window is still to be made. */
+  readonly defaultPending: boolean;
+  readonly windows: readonly (SpaprWindow | null)[];
+  /** Registered memory by user address. */
+  readonly registered: RangeMap<Interval>;
+  /** `seq` since which there may be windows and registered memory that the recording does not show, or -1. */
+  readonly unknownSince: number;
+}
+
+export interface SpaprWindow {
+  readonly start: U64;
+  /** null while no GET_INFO told the size of the default window. */
+  readonly bytes: U64 | null;
+  readonly pageShift: number;
+}
+
 /** One open of /dev/vfio/vfio. */
 export interface VfioContainer {
   readonly id: number;
   readonly fileOpen: boolean;
   readonly backend: Backend;
+  /** Set where `backend` is sPAPR's. */
+  readonly spapr: SpaprBackend | null;
   /** Ids of the attached groups, in order of attaching. */
   readonly groups: readonly number[];
   readonly mappings: RangeMap<DmaMapping>;

@@ -59,6 +59,8 @@ export interface Ask {
   readonly ret?: U64 | -1;
   readonly errno?: string;
   readonly data?: { readonly in: Bytes; readonly out?: Bytes };
+  /** Process that calls; the one from the beginning unless told otherwise. */
+  readonly pid?: number;
 }
 
 /** A process that has been recorded from its execve on, and the calls that a test makes in it. */
@@ -125,7 +127,16 @@ export class Lab {
     }
     const errno = ask.errno ?? '';
     return this.#answer(
-      ev('ioctl', { fd, request, arg, memIn, memOut, ret: errno === '' ? (ask.ret ?? 0) : -1, errno }),
+      ev('ioctl', {
+        pid: ask.pid ?? 0,
+        fd,
+        request,
+        arg,
+        memIn,
+        memOut,
+        ret: errno === '' ? (ask.ret ?? 0) : -1,
+        errno,
+      }),
     );
   }
 

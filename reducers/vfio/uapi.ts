@@ -30,12 +30,21 @@ export const IOMMU_GET_INFO = 0x3b70;
 export const IOMMU_MAP_DMA = 0x3b71;
 export const IOMMU_UNMAP_DMA = 0x3b72;
 export const IOMMU_DIRTY_PAGES = 0x3b75;
+/** Containers with the sPAPR backend; MAP, UNMAP and GET_INFO have the numbers of type1. */
+export const IOMMU_ENABLE = 0x3b73;
+export const IOMMU_DISABLE = 0x3b74;
+export const IOMMU_SPAPR_REGISTER_MEMORY = 0x3b75;
+export const IOMMU_SPAPR_UNREGISTER_MEMORY = 0x3b76;
+export const IOMMU_SPAPR_TCE_CREATE = 0x3b77;
+export const IOMMU_SPAPR_TCE_REMOVE = 0x3b78;
+export const IOMMU_EEH_PE_OP = 0x3b79;
 
 /** Values of CHECK_EXTENSION and SET_IOMMU. */
 export const EXT_TYPE1 = 1;
 export const EXT_SPAPR_TCE = 2;
 export const EXT_TYPE1V2 = 3;
 export const EXT_DMA_CC = 4;
+export const EXT_EEH = 5;
 /** Reserved since the extension went; see profile.ts. */
 export const EXT_NESTING = 6;
 export const EXT_SPAPR_TCE_V2 = 7;
