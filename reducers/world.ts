@@ -8,6 +8,7 @@ import type { Flight } from './in-flight.js';
 import type { GapTree } from './iommufd/gaps.js';
 import type { Ioas, IommufdContext, SharedPages, TestDmaBuf } from './iommufd/state.js';
 import type { PageTable } from './memory/pagetable.js';
+import type { LockedPages, SpaceLocked } from './memory/locked.js';
 import type { AddressSpace } from './memory/state.js';
 import type { MigrationFile, VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
 
@@ -34,6 +35,12 @@ export interface World {
   readonly files: OrderedMap<number, OpenFile>;
   /** Address spaces (mm), by our own id. */
   readonly spaces: OrderedMap<number, AddressSpace>;
+  /** Pages charged against RLIMIT_MEMLOCK, by address space id. */
+  readonly spaceLocked: OrderedMap<number, SpaceLocked>;
+  /** The same by user. */
+  readonly userLocked: OrderedMap<number, LockedPages>;
+  /** Users whose id was told after something was known of them -> that id. */
+  readonly userNames: OrderedMap<number, number>;
   readonly iommufds: OrderedMap<number, IommufdContext>;
   /** IOASes of all contexts, by our own id. */
   readonly ioases: OrderedMap<number, Ioas>;
@@ -73,6 +80,9 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'fdTables',
   'files',
   'spaces',
+  'spaceLocked',
+  'userLocked',
+  'userNames',
   'iommufds',
   'ioases',
   'ioasGaps',

@@ -5,6 +5,7 @@ import { replaceRange } from '../memory/ranges.js';
 import { forkSpace, newSpace, putSpace, shareSpace } from '../memory/spaces.js';
 import type { Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
+import { CLONE_NEWUSER, type Creds, credsAfterExec, inNewNamespace, isTold } from './creds.js';
 import { closeFd, installFd, predictNewFd } from './fds.js';
 import {
   addThread,
@@ -51,13 +52,19 @@ export function forked(tx: Tx, event: ForkEvent, families: Families): void {
     : forkSpace(tx, parent.space, event, families);
   const fdTable = has(event.flags, CLONE_FILES) ? shareFdTable(tx, parent.fdTable) : copyFdTable(tx, parent.fdTable);
   if (early !== undefined) mergeTables(tx, early, fdTable, space, event, families);
-  const child = makeProcess(tx, tid, event.seq, space, fdTable, false);
-  tx.world.processes.set(tid, Object.freeze({ ...child, memlockBytes: parent.memlockBytes }));
+  const creds = credsOfChild(parent, early, event);
+  makeProcess(tx, tid, event.seq, space, fdTable, false, { creds, memlock: parent.memlock });
   addThread(tx, tid, tid, event.seq);
 }
 
 function has(flags: U64, flag: number): boolean {
   return and(flags, flag) !== 0;
+}
+
+/** What an early child's own calls told of it counts; the rest is its parent's. */
+function credsOfChild(parent: Process, early: Process | undefined, event: ForkEvent): Creds {
+  if (early !== undefined && isTold(early.creds)) return early.creds;
+  return has(event.flags, CLONE_NEWUSER) ? inNewNamespace(parent.creds, event.seq) : parent.creds;
 }
 
 function addPidfd(tx: Tx, parent: Process, event: ForkEvent): void {
@@ -111,7 +118,8 @@ export function execed(tx: Tx, event: ExecEvent, families: Families): void {
   const closing: number[] = [];
   for (const entry of tx.world.fdTables.get(fdTable)?.fds.values() ?? []) if (entry.cloexec) closing.push(entry.fd);
   const space = newSpace(tx, true);
-  tx.world.processes.set(own.pid, Object.freeze({ ...own, space: space.id }));
+  const creds = credsAfterExec(own.creds, event.seq);
+  tx.world.processes.set(own.pid, Object.freeze({ ...own, space: space.id, creds, limitsSince: event.seq }));
   putSpace(tx, own.space, event, families);
   for (const fd of closing) closeFd(tx, own, fd, event, families);
   keepOneThread(tx, own.pid);

@@ -4,8 +4,9 @@ import type { Families } from '../family.js';
 import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
 import type { World } from '../world.js';
+import { unknownCreds } from './creds.js';
 import { addFdRef, makeFile, putFdRef } from './open-files.js';
-import type { FdEntry, FdTable, Process } from './state.js';
+import { type FdEntry, type FdTable, NO_LIMIT_KNOWN, type Process } from './state.js';
 
 /**
  * Processes (thread groups), their threads and their fd tables: who is who, made and dropped.
@@ -52,7 +53,7 @@ function inherit(tx: Tx, table: number, fd: number, event: Event): void {
   setFd(tx, table, Object.freeze({ fd, file: file.id, cloexec: false }));
 }
 
-/** Puts a process without threads into the table. */
+/** Puts a process without threads into the table; a child is given the credentials and limits of its parent. */
 export function makeProcess(
   tx: Tx,
   pid: number,
@@ -60,6 +61,7 @@ export function makeProcess(
   space: number,
   fdTable: number,
   fromNowhere: boolean,
+  inherited?: Pick<Process, 'creds' | 'memlock'>,
 ): Process {
   const process: Process = Object.freeze({
     pid,
@@ -68,7 +70,9 @@ export function makeProcess(
     tids: tx.adopt(OrderedMap.numeric<number, number>()),
     since,
     fromNowhere,
-    memlockBytes: null,
+    creds: inherited?.creds ?? unknownCreds(since),
+    memlock: inherited?.memlock ?? NO_LIMIT_KNOWN,
+    limitsSince: since,
   });
   tx.world.processes.set(pid, process);
   return process;

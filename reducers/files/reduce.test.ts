@@ -322,21 +322,6 @@ test('a child that came before its fork gets what it should have had, and keeps 
   assert.is(thread.spaces.size + thread.fdTables.size, 2);
 });
 
-test('RLIMIT_MEMLOCK is kept per process and inherited', () => {
-  const world = replay([
-    EXEC,
-    ev('prlimit', { oldSoft: 8192 }),
-    ev('fork', { ret: 2 }),
-    ev('prlimit', { newSoft: 65536, oldSoft: 8192 }),
-    ev('prlimit', { targetPid: 2, newSoft: 4096, ret: -1, errno: 'EPERM' }),
-    ev('prlimit', { targetPid: 77, newSoft: 4096 }),
-    ev('prlimit', { resource: 7, newSoft: 1 }),
-  ]);
-  assert.is(world.processes.get(1)?.memlockBytes, 65536);
-  assert.is(world.processes.get(2)?.memlockBytes, 8192);
-  assert.is(world.processes.size, 2);
-});
-
 test('the size of a memory file', () => {
   const memfd = ev('open', { call: 'memfd_create', path: 'x', ret: 3 });
   const cut = (text: string, call = 'ftruncate'): Event => ev('other', { call, text });

@@ -6,17 +6,17 @@ import type {
   FcntlEvent,
   NewFdsEvent,
   OpenEvent,
-  PrlimitEvent,
 } from '../../core/event.js';
 import { modPow2, type U64 } from '../../core/u64.js';
 import type { Families } from '../family.js';
 import type { Tx } from '../tx.js';
 import { closeFd, fileOfFd, installFd, linkFd } from './fds.js';
+import { identified, limited } from './authority.js';
 import { kindOfPath } from './kinds.js';
 import { execed, exited, forked } from './lifecycle.js';
 import { markFdsIncomplete, processOf, setCloexec, unshareFdTable } from './processes.js';
 import { followSize } from './size.js';
-import type { FileKind, Process } from './state.js';
+import type { FileKind } from './state.js';
 
 /**
  * What the calls on file descriptors and processes do to the tables.
@@ -58,6 +58,9 @@ export function reduceFiles(tx: Tx, event: Event, families: Families): boolean {
     case 'prlimit':
       limited(tx, event);
       return true;
+    case 'creds':
+      identified(tx, event);
+      return true;
     case 'io':
     case 'other':
       // Sizes only; the call still belongs to whoever else knows it.
@@ -75,7 +78,6 @@ const F_SETFD = 2;
 const F_DUPFD_CLOEXEC = 1030;
 const CLOSE_RANGE_UNSHARE = 2;
 const CLOSE_RANGE_CLOEXEC = 4;
-const RLIMIT_MEMLOCK = 8;
 /** fds are C ints. */
 const MAX_FD = 0x7fff_ffff;
 
@@ -164,17 +166,4 @@ function received(tx: Tx, event: NewFdsEvent, families: Families): void {
     const kind = kindOfPath(path) ?? (complete ? 'other' : 'unknown');
     installFd(tx, process, fd, { kind, path, complete, cloexec: event.cloexec }, event, families);
   });
-}
-
-function limited(tx: Tx, event: PrlimitEvent): void {
-  const caller = processOf(tx, event);
-  if (event.ret !== 0 || event.resource !== RLIMIT_MEMLOCK) return;
-  const soft = event.newSoft ?? event.oldSoft;
-  const target = event.targetPid === 0 ? caller : processOfTid(tx, event.targetPid);
-  if (soft === null || target === undefined || target.memlockBytes === soft) return;
-  tx.world.processes.set(target.pid, Object.freeze({ ...target, memlockBytes: soft }));
-}
-
-function processOfTid(tx: Tx, tid: number): Process | undefined {
-  return tx.world.processes.get(tx.world.threads.get(tid) ?? tid);
 }

@@ -1,5 +1,6 @@
 import type { OrderedMap } from '../../core/ordered-map.js';
 import type { U64 } from '../../core/u64.js';
+import type { Creds } from './creds.js';
 
 /** What is behind an fd, as far as the model cares. Device kinds are also the uAPI's kinds of file. */
 export type FileKind =
@@ -31,9 +32,21 @@ export interface Process {
   readonly since: number;
   /** True when its making was not recorded, so that a fork returning later may still explain it. */
   readonly fromNowhere: boolean;
-  /** RLIMIT_MEMLOCK soft limit in bytes as last seen, or null when never seen. */
-  readonly memlockBytes: U64 | null;
+  readonly creds: Creds;
+  readonly memlock: MemlockLimit;
+  /** `seq` of the event that last changed what is known of `creds` and `memlock`. */
+  readonly limitsSince: number;
 }
+
+/** RLIMIT_MEMLOCK of a process; inherited by fork, kept over execve. */
+export interface MemlockLimit {
+  /** The soft limit as last told, or null when never told. */
+  readonly bytes: U64 | null;
+  /** `seq` of the event that told it; -1 for none. */
+  readonly since: number;
+}
+
+export const NO_LIMIT_KNOWN: MemlockLimit = Object.freeze({ bytes: null, since: -1 });
 
 export interface FdTable {
   readonly id: number;

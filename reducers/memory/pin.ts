@@ -6,6 +6,7 @@ import type { Tx } from '../tx.js';
 import { MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE } from './flags.js';
 import { surelyEmpty } from './lookup.js';
 import { type AddressSpace, VMA_ASSUMED, VMA_GUARD, VMA_PFNMAP, type Vma } from './state.js';
+import { backingOf } from './substance.js';
 
 /**
  * What the kernel would say to taking the pages of a user range for a device.
@@ -22,7 +23,7 @@ import { type AddressSpace, VMA_ASSUMED, VMA_GUARD, VMA_PFNMAP, type Vma } from 
  * 5. then the page fault: beyond the end of the file, or in a guard page, it fails (EFAULT).
  */
 export type PinAnswer =
-  | { readonly kind: 'ok' }
+  | { readonly kind: 'ok' /** Some of it is memory of a device. */; readonly device: boolean }
   | { readonly kind: 'fault' | 'unknown'; readonly at: U64; readonly why: string };
 
 export interface PinRequest {
@@ -36,7 +37,8 @@ export interface PinRequest {
   readonly cpu?: boolean;
 }
 
-const OK: PinAnswer = Object.freeze({ kind: 'ok' });
+const MEMORY: PinAnswer = Object.freeze({ kind: 'ok', device: false });
+const PARTLY_DEVICE: PinAnswer = Object.freeze({ kind: 'ok', device: true });
 
 /**
  * Asks for the pages of `start..last` (user addresses, inclusive) of a space. `fault`: the call fails with
@@ -68,6 +70,7 @@ function probeRaced(tx: Tx, spaceId: number, start: U64, last: U64, request: Pin
 
 function probeSpace(tx: Tx, space: AddressSpace, start: U64, last: U64, request: PinRequest): PinAnswer {
   let at = alignDown(start, PAGE_BYTES);
+  let device = false;
   for (;;) {
     const vma = rangeAt(space.vmas, at);
     if (vma === undefined) {
@@ -77,7 +80,8 @@ function probeSpace(tx: Tx, space: AddressSpace, start: U64, last: U64, request:
     }
     const bad = checkVma(tx, vma, at, last, request, space.complete);
     if (bad !== undefined) return bad;
-    if (vma.last >= last) return OK;
+    if (vma.traits & VMA_PFNMAP) device = true;
+    if (vma.last >= last) return device ? PARTLY_DEVICE : MEMORY;
     at = add(vma.last, 1);
   }
 }
@@ -104,8 +108,6 @@ function checkVma(tx: Tx, vma: Vma, at: U64, last: U64, request: PinRequest, com
   return file === undefined ? undefined : checkFile(file, vma, at, last, request);
 }
 
-type Backing = 'memory' | 'disk' | 'unknown';
-
 function checkFile(file: OpenFile, vma: Vma, at: U64, last: U64, request: PinRequest): PinAnswer | undefined {
   const backing = backingOf(file);
   if (backing === 'unknown') return answer('unknown', at, 'a file whose driver is not modelled');
@@ -118,19 +120,4 @@ function checkFile(file: OpenFile, vma: Vma, at: U64, last: U64, request: PinReq
   if (mapped < end) return undefined;
   const first = vma.offset >= end ? vma.start : add(vma.start, sub(end, vma.offset));
   return answer('fault', first > at ? first : at, 'beyond the end of the file');
-}
-
-function backingOf(file: OpenFile): Backing {
-  switch (file.kind) {
-    case 'memfd':
-      return 'memory';
-    case 'other':
-      break;
-    default:
-      return 'unknown';
-  }
-  const { path } = file;
-  if (path.startsWith('/dev/shm/') || path.startsWith('/dev/hugepages/') || path === '/dev/zero') return 'memory';
-  if (path.startsWith('/dev/') || !path.startsWith('/')) return 'unknown';
-  return 'disk';
 }

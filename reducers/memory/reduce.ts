@@ -35,6 +35,7 @@ import {
   PROT_WRITE,
 } from './flags.js';
 import { loseMemory } from './identity.js';
+import { isLocked, lockNew, reduceMlock, unlockLost } from './mlock.js';
 import { piecesOf, replaceRange, trimVma } from './ranges.js';
 import { remap } from './remap.js';
 import {
@@ -66,6 +67,9 @@ import {
  */
 export function reduceMemory(tx: Tx, event: Event, families: Families): boolean {
   switch (event.kind) {
+    case 'mlock':
+      reduceMlock(tx, event);
+      return true;
     case 'mmap':
     case 'munmap':
     case 'mprotect':
@@ -81,6 +85,8 @@ export function reduceMemory(tx: Tx, event: Event, families: Families): boolean 
   const space = tx.world.spaces.get(process.space);
   if (space === undefined) return true;
   loseMemory(tx, space, event);
+  const carried = event.kind === 'mremap' && isLocked(tx, space.id, event.addr);
+  unlockLost(tx, space, event);
   switch (event.kind) {
     case 'mmap':
       mapped(tx, process, space, event, families);
@@ -100,6 +106,7 @@ export function reduceMemory(tx: Tx, event: Event, families: Families): boolean 
     case 'brk':
       if (event.ret !== null && event.ret !== -1) breakMoved(tx, space, event, event.ret, families);
   }
+  lockNew(tx, space, event, carried);
   return true;
 }
 

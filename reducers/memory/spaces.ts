@@ -87,6 +87,7 @@ export function putSpace(tx: Tx, id: number, event: Event, families: Families): 
     return;
   }
   tx.world.spaces.delete(id);
+  tx.world.spaceLocked.delete(id);
   for (const file of space.fileVmas.keys()) putVmaRef(tx, file, event, families);
 }
 
