@@ -12,6 +12,8 @@ import { DMIRROR_RULES } from './hmm/rules.js';
 import { ACCESS_RULES } from './iommufd/access.js';
 import { ATTACH_RULES } from './iommufd/attach-hwpt.js';
 import { DEVICE_RULES as IOMMUFD_DEVICE_RULES } from './iommufd/attach.js';
+import { CHANGE_PROCESS_RULES } from './iommufd/change-process.js';
+import { CHARGE_RULES } from './iommufd/charges.js';
 import { COMPAT_RULES } from './iommufd/compat.js';
 import { DESTROY_RULES } from './iommufd/destroy.js';
 import { DIRTY_RULES as IOMMUFD_DIRTY_RULES } from './iommufd/dirty.js';
@@ -87,7 +89,9 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   MAP_FILE_RULES,
   IOMMUFD_MAP_RULES,
   OPTION_RULES,
+  CHANGE_PROCESS_RULES,
   PAGES_RULES,
+  CHARGE_RULES,
   VIOMMU_RULES,
   CONTAINER_RULES,
   PAYLOAD_RULES,

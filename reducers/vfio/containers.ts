@@ -2,6 +2,7 @@ import { OrderedMap } from '../../core/ordered-map.js';
 import { type Interval, overlaps } from '../../core/interval.js';
 import type { Call } from '../call.js';
 import { MSI_WINDOW, SURELY_TRANSLATED } from '../devices/pc-iommu.js';
+import { markUnsure } from '../memory/locked.js';
 import type { Tx } from '../tx.js';
 import type { VfioContainer, VfioGroup } from './state.js';
 
@@ -68,7 +69,10 @@ export function isNoIommu(tx: Tx, container: VfioContainer): boolean {
 
 /** From now on the container may hold mappings that the recording does not show. */
 export function markMappingsUnknown(call: Call, container: VfioContainer): void {
-  if (container.unknownSince < 0) patchContainer(call.tx, container.id, { unknownSince: call.event.seq });
+  if (container.unknownSince >= 0) return;
+  patchContainer(call.tx, container.id, { unknownSince: call.event.seq });
+  const mapper = container.mappings.first()?.space ?? call.process.space;
+  for (const space of new Set([mapper, call.process.space])) markUnsure(call.tx, 'space', space, call.event.seq);
 }
 
 export type RangeAnswer = 'valid' | 'invalid' | 'unknown';

@@ -1,9 +1,13 @@
 import type { IoctlEvent } from '../../core/event.js';
 import { add } from '../../core/u64.js';
 import { type Call, find } from '../call.js';
+import { type Explanations, explained } from '../explain.js';
 import type { FileFamily } from '../family.js';
+import { attachShortageText } from '../iommufd/asked.js';
 import { contextOf, patchContext } from '../iommufd/context.js';
-import { bindRefusal, ensureCompatIoas } from '../iommufd/attach.js';
+import { bindRefusal, compatIoasId, ensureCompatIoas } from '../iommufd/attach.js';
+import { PAGES_MEMLOCK } from '../iommufd/charges.js';
+import { explainShortage, refuseLikely } from '../memory/memlock.js';
 import type { Tx } from '../tx.js';
 import { isNoIommu, patchGroup } from './containers.js';
 import { fdUnknown, lookFd } from './fd-look.js';
@@ -14,7 +18,7 @@ import { happenedUnseen, isBadPointer, takeStruct } from './payload.js';
 import { refuse, type Rule } from './rules.js';
 import { JOIN_BUSY } from './spapr/backend.js';
 import type { VfioContainer, VfioGroup } from './state.js';
-import { JOIN_RULES, joinRefused, pinForGroup } from './type1/join.js';
+import { JOIN_RULES, joinQuestions, joinRefused, pinForGroup } from './type1/join.js';
 import {
   GROUP_CONTAINER_SET,
   GROUP_GET_DEVICE_FD,
@@ -160,7 +164,12 @@ function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): 
   if (container.vaddrInvalid > 0 && refuse(call, R.setVaddr)) return;
   const joins = !group.noIommu && !group.emulated && isType1(container);
   if (joins && joinRefused(call, container, group)) return;
-  if (!call.succeed('set-container.ok')) return;
+  const questions = joins ? joinQuestions(call, container) : [];
+  if (questions.some((question) => refuseLikely(call, question, R.memlock.id))) return;
+  if (!call.succeed('set-container.ok')) {
+    for (const question of questions) explainShortage(call, question);
+    return;
+  }
   attachGroup(call.tx, container.id, group.id);
   if (joins) pinForGroup(call, container.id);
   patchGroup(call.tx, group.id, { unknownSince: -1 });
@@ -214,6 +223,18 @@ function openDevicesText(call: Call, group: VfioGroup): string {
   return `open devices: ${names.join(', ')}`;
 }
 
+const GROUP_EXPLANATIONS: Explanations = {
+  'get-device-fd.ok': attachShortage,
+  [PAGES_MEMLOCK]: attachShortage,
+};
+
+/** On an iommufd the first open of a device attaches it to the compatibility IOAS. */
+function attachShortage(call: Call): string {
+  const { iommufd } = groupOf(call);
+  if (call.recordedErrno !== 'ENOMEM' || !call.tx.world.iommufds.has(iommufd)) return '';
+  return attachShortageText(call.tx, iommufd, compatIoasId(call.tx, iommufd));
+}
+
 // ---- the family --------------------------------------------------------------------------------------------
 
 export const groupFamily: FileFamily = {
@@ -221,6 +242,7 @@ export const groupFamily: FileFamily = {
     return Object.freeze({ ...file, object: openGroup(tx, file, event.seq).id });
   },
   ioctl,
+  explain: (call) => explained(GROUP_EXPLANATIONS, call),
   release(tx, file) {
     const group = tx.world.groups.get(file.object);
     if (group === undefined || group.file !== file.id) return;

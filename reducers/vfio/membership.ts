@@ -1,6 +1,7 @@
 import type { Interval } from '../../core/interval.js';
 import { Bytes } from '../../core/bytes.js';
 import { max, min, U64_MAX } from '../../core/u64.js';
+import { charge } from '../memory/locked.js';
 import { pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
 import { hasDomain, patchContainer, patchGroup } from './containers.js';
@@ -164,13 +165,17 @@ export function unpinAll(tx: Tx, containerId: number): void {
   const mappings = tx.openTable(tx.world.containers, containerId, 'mappings');
   for (const mapping of [...mappings.values()]) {
     unpin(tx, mapping);
-    mappings.set(mapping.start, Object.freeze({ ...mapping, pinned: false, pin: 0 }));
+    mappings.set(
+      mapping.start,
+      Object.freeze({ ...mapping, pinned: false, pin: 0, lockedPages: 0, maybeLockedPages: 0 }),
+    );
   }
 }
 
-/** Takes the mapping's pages out of the index of pinned memory. */
+/** Takes the mapping's pages out of the index of pinned memory and off the account of the address space. */
 export function unpin(tx: Tx, mapping: DmaMapping): void {
   if (mapping.pin !== 0) pinRemove(tx, mapping.space, mapping.pin, mapping.since);
+  charge(tx, 'space', mapping.space, -mapping.lockedPages, -mapping.maybeLockedPages);
 }
 
 /** A container is gone when neither its file nor a group holds it. */

@@ -27,6 +27,9 @@ export interface DmaMapping extends Interval {
   readonly pinned: boolean;
   /** Id of the pin in the address space, 0 when not pinned or unknown. */
   readonly pin: number;
+  /** Pages charged for it to the address space, for sure and by all likelihood; see memory/locked.ts. */
+  readonly lockedPages: number;
+  readonly maybeLockedPages: number;
   readonly since: number;
 }
 

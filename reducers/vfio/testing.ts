@@ -61,6 +61,8 @@ export interface Ask {
   readonly data?: { readonly in: Bytes; readonly out?: Bytes };
   /** Process that calls; the one from the beginning unless told otherwise. */
   readonly pid?: number;
+  /** Thread that calls, likewise. */
+  readonly tid?: number;
 }
 
 /** A process that has been recorded from its execve on, and the calls that a test makes in it. */
@@ -129,6 +131,7 @@ export class Lab {
     return this.#answer(
       ev('ioctl', {
         pid: ask.pid ?? 0,
+        ...(ask.tid === undefined ? {} : { tid: ask.tid }),
         fd,
         request,
         arg,

@@ -1,5 +1,6 @@
 import type { IoctlEvent } from '../../../core/event.js';
 import type { Call } from '../../call.js';
+import { explained } from '../../explain.js';
 import type { FileFamily } from '../../family.js';
 import {
   BY_CDEV,
@@ -36,6 +37,7 @@ import {
 import { deviceKey, smallFact } from '../facts.js';
 import { attachPt, bindIommufd, detachPt } from './cdev.js';
 import { regionIo } from './config.js';
+import { DEVICE_EXPLANATIONS } from './explain.js';
 import { feature } from './feature.js';
 import { hotReset, hotResetInfo } from './hot-reset.js';
 import { deviceInfo } from './info.js';
@@ -163,6 +165,7 @@ export const deviceFamily: FileFamily = {
     return Object.freeze({ ...file, object: BY_CDEV, objectKey: name });
   },
   ioctl,
+  explain: (call) => explained(DEVICE_EXPLANATIONS, call),
   io: regionIo,
   release(tx, file) {
     const device = tx.world.devices.get(file.objectKey);

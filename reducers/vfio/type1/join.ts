@@ -2,8 +2,11 @@ import { firstOverlap, type Interval } from '../../../core/interval.js';
 import { hex, lengthOf, add, sub } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { MSI_WINDOW, SURELY_TRANSLATED } from '../../devices/pc-iommu.js';
+import { charge } from '../../memory/locked.js';
+import type { LimitQuestion } from '../../memory/memlock.js';
 import { probePin } from '../../memory/pin.js';
 import { pinAdd } from '../../memory/pins.js';
+import { countPages, type PageCount } from '../../memory/substance.js';
 import { knownRanges, physicalGroups } from '../membership.js';
 import { refuse, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer, VfioGroup } from '../state.js';
@@ -14,7 +17,8 @@ import { mappingText } from './explain.js';
  * A group with an IOMMU joins a container that has mappings (`vfio_iommu_type1_attach_group`).
  *
  * No mapping may lie outside of what its IOMMU translates, where another IOMMU has set such limits before, nor in what
- * it reserves. Then the mappings that no IOMMU maps yet, made for mediated devices, are pinned, one by one.
+ * it reserves. Then the mappings that no IOMMU maps yet, made for mediated devices, are pinned, one by one, under
+ * the limit of the caller.
  */
 export const JOIN_RULES = {
   aperture: {
@@ -31,6 +35,11 @@ export const JOIN_RULES = {
     id: 'set-container.pin',
     errno: 'EFAULT',
     text: 'memory of a mapping that was not pinned before cannot be pinned',
+  },
+  memlock: {
+    id: 'set-container.memlock',
+    errno: 'ENOMEM',
+    text: 'pinning the mappings would lock more pages than RLIMIT_MEMLOCK allows, and CAP_IPC_LOCK was missing when they were made',
   },
 } as const satisfies Record<string, Rule>;
 
@@ -86,6 +95,30 @@ function memoryOf(mapping: DmaMapping): { vaddr: DmaMapping['vaddr']; last: DmaM
   return { vaddr: mapping.vaddr, last: sub(add(mapping.vaddr, lengthOf(mapping.start, mapping.last)), 1) };
 }
 
+/**
+ * What pinning the mappings asks of the caller's limit: one question for each address space that pays. Whether their makers
+ * had CAP_IPC_LOCK is likely what holds for the caller.
+ */
+export function joinQuestions(call: Call, container: VfioContainer): LimitQuestion[] {
+  const { pid, creds } = call.process;
+  const ipcLock = creds.ipcLock === 'no' ? 'unlikely' : creds.ipcLock;
+  const sums = new Map<number, LimitQuestion>();
+  for (const mapping of container.mappings.values()) {
+    if (mapping.pinned) continue;
+    const counted = countMemory(call, mapping);
+    const before = sums.get(mapping.space);
+    const pages = counted.pages + (before?.pages ?? 0);
+    const maybePages = counted.maybePages + (before?.maybePages ?? 0);
+    sums.set(mapping.space, { account: 'space', key: mapping.space, pid, ipcLock, pages, maybePages });
+  }
+  return [...sums.values()];
+}
+
+function countMemory(call: Call, mapping: DmaMapping): PageCount {
+  const { vaddr, last } = memoryOf(mapping);
+  return countPages(call.tx, mapping.space, vaddr, last);
+}
+
 /** The IOMMU of a group that joined maps all there is. */
 export function pinForGroup(call: Call, containerId: number): void {
   const { tx } = call;
@@ -98,6 +131,9 @@ export function pinForGroup(call: Call, containerId: number): void {
     const { vaddr, last } = memoryOf(mapping);
     const owner = `type1:${containerId}`;
     const pin = pinAdd(tx, mapping.space, { start: vaddr, last, owner, key: mapping.start, since: mapping.since });
-    mappings.set(mapping.start, Object.freeze({ ...mapping, pinned: true, pin }));
+    const { pages, maybePages } = countMemory(call, mapping);
+    charge(tx, 'space', mapping.space, pages, maybePages);
+    const locked = { lockedPages: pages, maybeLockedPages: maybePages };
+    mappings.set(mapping.start, Object.freeze({ ...mapping, pinned: true, pin, ...locked }));
   }
 }

@@ -1,21 +1,26 @@
-import { firstOverlap } from '../../../core/interval.js';
-import { add, hex, lastOf, lengthOf, modPow2, type U64 } from '../../../core/u64.js';
+import { firstOverlap, type Interval } from '../../../core/interval.js';
+import { add, hex, lastOf, lengthOf, modPow2, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
+import { charge } from '../../memory/locked.js';
+import { chargeAsked, explainShortage, refuseLikely, refuseSure } from '../../memory/memlock.js';
+import { pinAdd, pinRemove } from '../../memory/pins.js';
+import type { Tx } from '../../tx.js';
 import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer } from '../containers.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse, refuseOverflow } from '../rules.js';
-import type { VfioContainer } from '../state.js';
+import type { DmaMapping, VfioContainer } from '../state.js';
 import { MAP_READ, MAP_VADDR, MAP_WRITE } from '../uapi.js';
-import { MAP_PIN_RULE } from './pin-rule.js';
-import { PIN_STOPS, pinMapping, unpinMapping } from './pinning.js';
+import { MAP_MEMLOCK_RULE, MAP_PIN_RULE } from './pin-rule.js';
+import { judgePin, limitQuestion, STOPS } from './pinning.js';
 
 /**
  * VFIO_IOMMU_MAP_DMA of type1 (vfio_iommu_type1.c, `vfio_iommu_type1_map_dma` and `vfio_dma_do_map`).
  *
  * A mapping is one entry, whatever its size. The memory behind it is pinned at once, page by page, when the
- * container has a real IOMMU; one page that cannot be pinned undoes all of it. Flag VADDR gives a mapping
- * whose address was taken away (UNMAP with VADDR) a new one; nothing is pinned anew then. A container with mediated
+ * container has a real IOMMU; one page that cannot be pinned, or that RLIMIT_MEMLOCK does not allow, undoes all of it. Flag
+ * VADDR gives a mapping whose address was taken away (UNMAP with VADDR) a new one; nothing is pinned anew then, but
+ * from another process the charge for the pages moves there (`vfio_change_dma_owner`). A container with mediated
  * devices only pins nothing and has no invalid IOVAs; before a device is named, a success can be what shows that.
  *
  * Struct: argsz 0, flags 4, vaddr 8, iova 16, size 24.
@@ -38,6 +43,11 @@ export const MAP_RULES = {
     errno: 'EINVAL',
     text: 'VADDR, and the range is not one whole mapping whose address was taken away',
   },
+  vaddrMemlock: {
+    id: 'map-dma.vaddr-memlock',
+    errno: 'ENOMEM',
+    text: 'VADDR from another address space, where RLIMIT_MEMLOCK does not allow the pages, and CAP_IPC_LOCK is missing',
+  },
   overlap: { id: 'map-dma.overlap', errno: 'EEXIST', text: 'the range touches a mapping' },
   limit: { id: 'map-dma.entry-limit', errno: 'ENOSPC', text: 'the container holds dma_entry_limit mappings' },
   range: {
@@ -46,6 +56,7 @@ export const MAP_RULES = {
     text: 'the range does not lie inside one valid IOVA range (aperture without reserved regions)',
   },
   pin: MAP_PIN_RULE,
+  memlock: MAP_MEMLOCK_RULE,
   bitmap: {
     id: 'map-dma.dirty-bitmap',
     errno: 'EINVAL',
@@ -103,40 +114,35 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
     if (refuse(call, R.limit)) return;
   }
   if (!call.predicted && outsideRanges(call, container, iova, last)) return;
-  const pin = hasDomain(tx, container) && !call.predicted ? pinMapping(call, iova, last, vaddr, access, container) : 0;
-  if (pin === PIN_STOPS) return;
-  if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) {
-    unpinMapping(call, pin);
-    return;
-  }
+  const vaddrLast = sub(add(vaddr, lengthOf(iova, last)), 1);
+  const pins = hasDomain(tx, container) && !call.predicted;
+  const question = pins ? judgePin(call, container, vaddr, vaddrLast, access) : undefined;
+  if (question === STOPS) return;
+  if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) return;
+  if (question !== undefined && refuseLikely(call, question, R.memlock.id)) return;
   if (!call.succeed('map-dma.ok')) {
-    unpinMapping(call, pin);
-    if (call.recordedErrno === 'ENOMEM') call.looked(lockedText(call, container));
+    if (question !== undefined) explainShortage(call, question);
     return;
   }
+  const { seq } = call.event;
+  const { space } = call.process;
+  const iovas = { start: iova, last };
+  if (question !== undefined) chargeAsked(tx, question, seq);
   mappings.set(
     iova,
     Object.freeze({
-      start: iova,
-      last,
+      ...iovas,
       vaddr,
       flags: access,
-      space: call.process.space,
+      space,
       vaddrInvalid: false,
       pinned: hasDomain(tx, container),
-      pin,
-      since: call.event.seq,
+      pin: question === undefined ? 0 : enterPin(tx, container.id, space, iovas, vaddr, seq),
+      lockedPages: question?.pages ?? 0,
+      maybeLockedPages: question?.maybePages ?? 0,
+      since: seq,
     }),
   );
-}
-
-/** What a reader of an ENOMEM wants to know; the limit does not bind a process with CAP_IPC_LOCK. */
-function lockedText(call: Call, container: VfioContainer): string {
-  let pinned: U64 = 0;
-  for (const mapping of container.mappings.values())
-    if (mapping.pinned) pinned = add(pinned, lengthOf(mapping.start, mapping.last));
-  const limit = call.process.memlockBytes;
-  return `the container pins ${pinned} bytes; RLIMIT_MEMLOCK is ${limit === null ? 'not recorded' : `${limit} bytes`}`;
 }
 
 function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U64): boolean {
@@ -172,7 +178,32 @@ function updateVaddr(call: Call, container: VfioContainer, iova: U64, last: U64,
   }
   const fits = hit.vaddrInvalid && hit.start === iova && hit.last === last;
   if (!fits && refuse(call, R.vaddrMismatch)) return;
-  if (!call.succeed('map-dma.vaddr-ok')) return;
-  mappings.set(hit.start, Object.freeze({ ...hit, vaddr, vaddrInvalid: false, space: call.process.space }));
+  const { space } = call.process;
+  const asked = { pages: hit.lockedPages, maybePages: hit.maybeLockedPages };
+  const question = hit.space === space ? undefined : limitQuestion(call, asked);
+  if (question !== undefined) {
+    if (refuseSure(call, question, R.vaddrMemlock.id) || refuseLikely(call, question, R.vaddrMemlock.id)) return;
+  }
+  if (!call.succeed('map-dma.vaddr-ok')) {
+    if (question !== undefined) explainShortage(call, question);
+    return;
+  }
+  if (question !== undefined) {
+    charge(tx, 'space', hit.space, -hit.lockedPages, -hit.maybeLockedPages);
+    chargeAsked(tx, question, call.event.seq);
+  }
+  const pin = hit.pin === 0 ? 0 : movePin(tx, container.id, hit, space, vaddr);
+  mappings.set(hit.start, Object.freeze({ ...hit, vaddr, vaddrInvalid: false, space, pin }));
   if (hit.vaddrInvalid) patchContainer(tx, container.id, { vaddrInvalid: container.vaddrInvalid - 1 });
+}
+
+/** The pages are found at another address now, maybe of another process. */
+function movePin(tx: Tx, containerId: number, mapping: DmaMapping, space: number, vaddr: U64): number {
+  pinRemove(tx, mapping.space, mapping.pin, mapping.since);
+  return enterPin(tx, containerId, space, mapping, vaddr, mapping.since);
+}
+
+function enterPin(tx: Tx, containerId: number, space: number, iovas: Interval, vaddr: U64, since: number): number {
+  const last = sub(add(vaddr, lengthOf(iovas.start, iovas.last)), 1);
+  return pinAdd(tx, space, { start: vaddr, last, owner: `type1:${containerId}`, key: iovas.start, since });
 }

@@ -1,65 +1,89 @@
 import { rangeAt } from '../../../core/interval.js';
-import { add, hex, lengthOf, sub, type U64 } from '../../../core/u64.js';
+import { hex, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
+import { askLimit, explainShortage, type LimitQuestion, refuseSure } from '../../memory/memlock.js';
 import { probePin } from '../../memory/pin.js';
-import { pinAdd, pinRemove } from '../../memory/pins.js';
 import { VMA_PFNMAP } from '../../memory/state.js';
+import { countPages, type PageCount, pagesBetween } from '../../memory/substance.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
+import type { Rule } from '../rules.js';
 import type { VfioContainer, VfioDevice } from '../state.js';
 import { MAP_WRITE } from '../uapi.js';
-import { MAP_PIN_RULE } from './pin-rule.js';
+import { MAP_MEMLOCK_RULE, MAP_PIN_RULE } from './pin-rule.js';
 
 /**
  * Pinning the memory behind a mapping (`vfio_pin_map_dma`). Pages come from the calling process; one that cannot be
  * had undoes the whole call, and its error is the call's. Memory of a device (a mapped BAR) has no pages: its
  * frames are looked up instead, which works while the device decodes memory and is awake.
+ *
+ * The kernel goes from page to page (`vfio_pin_pages_remote`). Each one that is memory counts against RLIMIT_MEMLOCK as
+ * soon as it is had, so the limit decides before a page that cannot be had, when that comes later. All of them are charged to
+ * the address space of the caller, also for one whom the limit does not bind (`vfio_lock_acct`); UNMAP takes them off
+ * there, as long as that space lives.
  */
 
-/** {@link pinMapping}: the prediction ends the call, nothing is entered. */
-export const PIN_STOPS = -1;
+/** {@link judgePin}: the prediction ends the call. */
+export const STOPS = 'stops';
 const READ_REQUEST = Object.freeze({ write: false, longterm: true, pfnmapOk: true });
 const WRITE_REQUEST = Object.freeze({ write: true, longterm: true, pfnmapOk: true });
 
 /**
- * Pins user memory for a mapping of `iova..iovaLast`; makes the prediction where that fails. Gives the id in the index
- * of pinned memory, 0 when there is none, or {@link PIN_STOPS}.
+ * Whether the memory `vaddr..last` of the caller can be pinned; predicts where it cannot. Gives what it asks of
+ * RLIMIT_MEMLOCK, undefined where nothing is pinned, or {@link STOPS}.
  */
-export function pinMapping(
+export function judgePin(
   call: Call,
-  iova: U64,
-  iovaLast: U64,
-  vaddr: U64,
-  access: number,
   container: VfioContainer,
-): number {
-  const space = call.process.space;
-  const last = sub(add(vaddr, lengthOf(iova, iovaLast)), 1);
+  vaddr: U64,
+  last: U64,
+  access: number,
+): LimitQuestion | typeof STOPS | undefined {
+  const { space } = call.process;
   const request = (access & MAP_WRITE) !== 0 ? WRITE_REQUEST : READ_REQUEST;
   const answer = probePin(call.tx, space, vaddr, last, request);
-  if (answer.kind === 'unknown') {
-    if (!call.unknown(`${answer.why} (${hex(answer.at)})`)) return PIN_STOPS;
-  } else if (answer.kind === 'fault') {
-    if (isNatureOpen(call.tx, container)) {
-      if (call.failUnlessLearned(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return PIN_STOPS;
-      learnEmulated(call, container);
-      return 0;
-    }
-    if (call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return PIN_STOPS;
-  } else if (sleepingDevice(call, space, vaddr, last) !== undefined && call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) {
-    return PIN_STOPS;
-  }
-  return pinAdd(call.tx, space, {
-    start: vaddr,
-    last,
-    owner: `type1:${container.id}`,
-    key: iova,
-    since: call.event.seq,
-  });
+  if (answer.kind === 'unknown' && !call.unknown(`${answer.why} (${hex(answer.at)})`)) return STOPS;
+  const faultAt = answer.kind === 'fault' ? answer.at : sleepingDevice(call, space, vaddr, last)?.at;
+  if (faultAt !== undefined) return judgeFault(call, container, vaddr, faultAt);
+  const counted =
+    answer.kind === 'ok' && !answer.device
+      ? { pages: pagesBetween(vaddr, last), maybePages: 0 }
+      : countPages(call.tx, space, vaddr, last);
+  const question = limitQuestion(call, counted);
+  if (call.predicted || askLimit(call.tx, question) !== 'exceeds') return question;
+  if (isNatureOpen(call.tx, container))
+    return failsUnlessMediated(call, container, MAP_MEMLOCK_RULE) ? STOPS : undefined;
+  return refuseSure(call, question, MAP_MEMLOCK_RULE.id) ? STOPS : question;
 }
 
-/** Takes a pin back that a later check of the same call made void. */
-export function unpinMapping(call: Call, pin: number): void {
-  if (pin !== 0) pinRemove(call.tx, call.process.space, pin, call.event.seq);
+/** A page at `faultAt` cannot be had, or one before it is too much. */
+function judgeFault(
+  call: Call,
+  container: VfioContainer,
+  vaddr: U64,
+  faultAt: U64,
+): LimitQuestion | typeof STOPS | undefined {
+  if (isNatureOpen(call.tx, container)) return failsUnlessMediated(call, container, MAP_PIN_RULE) ? STOPS : undefined;
+  const before = faultAt > vaddr ? countPages(call.tx, call.process.space, vaddr, sub(faultAt, 1)) : NO_PAGES;
+  const question = limitQuestion(call, before);
+  if (refuseSure(call, question, MAP_MEMLOCK_RULE.id)) return STOPS;
+  if (!call.fail(MAP_PIN_RULE.errno, MAP_PIN_RULE.id)) return question;
+  explainShortage(call, question);
+  return STOPS;
+}
+
+const NO_PAGES: PageCount = Object.freeze({ pages: 0, maybePages: 0 });
+
+/** A failure unless the group turns out to have mediated devices only, for which nothing is pinned. True: the call ends. */
+function failsUnlessMediated(call: Call, container: VfioContainer, rule: Rule): boolean {
+  if (call.failUnlessLearned(rule.errno, rule.id)) return true;
+  learnEmulated(call, container);
+  return false;
+}
+
+/** What pinning so many pages asks of the caller's limit. */
+export function limitQuestion(call: Call, { pages, maybePages }: PageCount): LimitQuestion {
+  const { space, pid, creds } = call.process;
+  return { account: 'space', key: space, pid, ipcLock: creds.ipcLock, pages, maybePages };
 }
 
 /** The end of the range that lies in a BAR of a device that does not decode memory now. */
