@@ -3,6 +3,7 @@ import { type Interval, rangeAt } from '../../core/interval.js';
 import { add, lastOf, min, modPow2, type U64 } from '../../core/u64.js';
 import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
+import { Asked } from './asked.js';
 import {
   addUsers,
   contextOf,
@@ -191,17 +192,20 @@ export function refusePin(
   length: U64,
   write: boolean,
 ): Refusal | undefined {
-  return refuseRange(tx, contextId, access, iova, length, (part, last) => refusePart(tx, part, last, write));
+  const asked = new Asked(tx);
+  return refuseRange(tx, contextId, access, iova, length, (part, last) => refusePart(tx, part, last, write, asked));
 }
 
-function refusePart(tx: Tx, part: Part, last: U64, write: boolean): Refusal | undefined {
+function refusePart(tx: Tx, part: Part, last: U64, write: boolean, asked: Asked): Refusal | undefined {
   const { area } = part;
   if (modPow2(byteAt(area, part.start), PAGE) !== 0) return UNALIGNED;
   if (area.last < last && modPow2(byteAt(area, area.last), PAGE) !== PAGE - 1) return UNALIGNED;
   if ((area.prot & (write ? 2 : 1)) === 0) return NO_RIGHTS;
   if (write && !area.pages.writable) return MEMORY_RIGHTS;
   if (area.pages.kind === 'dmabuf') return DMA_BUF;
-  return refusePages(tx, area.pages, area, byteAt(area, part.start), byteAt(area, part.last));
+  const first = byteAt(area, part.start);
+  const end = byteAt(area, part.last);
+  return refusePages(tx, area.pages, area, first, end) ?? asked.add(area.pages, area, first, end);
 }
 
 /** An access pins a range: it counts in every area that it touches, and holds the pages. */

@@ -1,5 +1,6 @@
 import { fromBig, modPow2, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
+import { Asked } from './asked.js';
 import { ioasByKey, patchIoas, typedObject } from './context.js';
 import { NOT_HELD, pinArea, refusePages, unpinArea } from './held-pages.js';
 import { areasInDoubt, checkAlignment, PAGE, replaceArea } from './iopt.js';
@@ -69,9 +70,13 @@ export function addDomain(
 function fillFirst(tx: Tx, ioas: Ioas, seq: number): Refusal | undefined {
   if (ioas.hwpts.length > 0) return undefined;
   let doubt: Refusal | undefined;
+  const asked = new Asked(tx);
   for (const area of ioas.areas.values()) {
+    const last = byteAt(area, area.last);
     const refused =
-      refusePages(tx, area.pages, area, area.startByte, byteAt(area, area.last)) ?? refuseEntry(area.prot);
+      refusePages(tx, area.pages, area, area.startByte, last) ??
+      refuseEntry(area.prot) ??
+      asked.add(area.pages, area, area.startByte, last);
     if (refused !== undefined && refused.unknown === '') return refused;
     doubt ??= refused;
   }

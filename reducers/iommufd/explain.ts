@@ -14,6 +14,8 @@ import {
   unpinnableText,
 } from '../explain.js';
 import type { OpenFile } from '../files/state.js';
+import { attachShortageText } from './asked.js';
+import { PAGES_MEMLOCK } from './charges.js';
 import { typedObject } from './context.js';
 import { smallestPage } from './domain.js';
 import { destroyBusyText, objectText } from './explain-objects.js';
@@ -76,6 +78,10 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   'iova.overflow': withRequest(({ iova, length }) => fieldsText({ iova, length })),
   'iova.reserved': reserved,
   'iova.exists': exists,
+  [PAGES_MEMLOCK]: attachShortage,
+  'hwpt-alloc.ok': attachShortage,
+  'mock-domain.ok': attachShortage,
+  'mock-replace.ok': attachShortage,
   'pages.fault': (call) => cannotPin(call) || cannotFill(call),
   'pages.file-kind': withRequest(({ fd }, call) => fileText(call, fd)),
   'pages.file-size': beyondFile,
@@ -91,6 +97,22 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   ),
   'unmap.none': nothingThere,
 };
+
+/** Where the commands that bring a domain into an IOAS name it. */
+const PT_ID_AT: Readonly<Record<string, readonly number[]>> = {
+  IOMMU_HWPT_ALLOC: [12],
+  IOMMU_TEST_CMD: [8, 16, 20],
+};
+
+/** A command that pins all memory of an IOAS, and had too little; those that map say it themselves. */
+function attachShortage(call: Call): string {
+  if (call.recordedErrno !== 'ENOMEM') return '';
+  for (const at of PT_ID_AT[call.name] ?? []) {
+    const ioas = call.struct.has(at, 4) ? attachShortageText(call.tx, call.file.object, call.struct.u32(at)) : '';
+    if (ioas !== '') return ioas;
+  }
+  return '';
+}
 
 function withRequest(
   words: (request: DmaRequest, call: Call, ioas: Ioas | undefined) => string,

@@ -187,7 +187,17 @@ test('holds count as page by page', () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
       const tx = new Tx(emptyWorld());
-      const pages = { id: 1, kind: 'file', space: 0, base: 0, file: 1, pageCount: 16, writable: true } as const;
+      const charge = { charged: 'user', surely: true, pid: 1, user: 7 } as const;
+      const pages = {
+        id: 1,
+        kind: 'file',
+        space: 0,
+        base: 0,
+        file: 1,
+        pageCount: 16,
+        writable: true,
+        ...charge,
+      } as const;
       const area = (first: number, last: number): Area => ({
         start: first * 4096,
         last: last * 4096 + 4095,
@@ -227,9 +237,11 @@ test('holds count as page by page', () => {
           assert.equal([run.domains, run.accesses], [naive.domains[page], naive.accesses[page]]);
         }
       assert.equal(told, naive.since);
-      dropSharer(tx, 1);
-      dropSharer(tx, 1);
+      assert.is(tx.world.userLocked.get(7)?.pages, told.filter((since) => since >= 0).length);
+      dropSharer(tx, whole);
+      dropSharer(tx, whole);
       assert.is(tx.world.sharedPages.size, 0);
+      assert.is(tx.world.userLocked.get(7)?.pages, 0);
     }),
   );
 });

@@ -4,6 +4,7 @@ import { add, div, lengthOf, max, min, mul, sub, type U64 } from '../../core/u64
 import { watchMemory } from '../memory/identity.js';
 import { pinAdd, pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
+import { chargePages } from './charges.js';
 import { PAGE } from './iopt.js';
 import { areaAddress, byteAt, pinSlice } from './pages.js';
 import type { Refusal } from './rules.js';
@@ -45,6 +46,27 @@ export function heldRuns(tx: Tx, area: Area, span: Interval): HeldRun[] {
   return [{ start: span.start, last: span.last, domains: 1, accesses: 0, since: area.pinnedSince }];
 }
 
+/** How many pages of a span nobody holds. `area` shows them already, null for new memory. */
+export function countUnheld(tx: Tx, area: Area | null, span: Interval): number {
+  let count = pagesOf(span);
+  if (area !== null) for (const run of heldRuns(tx, area, span)) count -= pagesOf(run);
+  return count;
+}
+
+/** How many pages of the memory that an area shows are held. */
+export function countHeld(tx: Tx, area: Area): number {
+  const shared = tx.world.sharedPages.get(area.pages.id);
+  if (shared === undefined) return area.pinnedSince < 0 ? 0 : pagesOf(areaSpan(area));
+  let count = 0;
+  for (const run of shared.runs.values()) count += pagesOf(run);
+  return count;
+}
+
+/** Page indexes are below 2^52. */
+function pagesOf(span: Interval): number {
+  return Number(span.last) - Number(span.start) + 1;
+}
+
 /**
  * Why the pages under some bytes cannot be had; undefined when they can. What is held already is not looked for in the
  * user's memory. `area` shows the pages already, null for new ones.
@@ -79,7 +101,9 @@ export function refusePages(
 
 /** The area as it is once the domains of its IOAS hold its pages, and its entry in the index of pinned memory. */
 export function pinArea(tx: Tx, ioasKey: number, area: Area, seq: number): Area {
-  if (tx.world.sharedPages.size > 0) holdIfShared(tx, area.pages.id, areaSpan(area), 'domains', 1, seq);
+  const span = areaSpan(area);
+  const pinned = isShared(tx, area.pages) ? hold(tx, area.pages.id, span, 'domains', 1, seq) : pagesOf(span);
+  chargePages(tx, area.pages, pinned, seq);
   const start = areaAddress(area);
   const indexed = area.pages.kind === 'user' && area.pin === 0;
   const pin = indexed
@@ -96,7 +120,11 @@ export function pinArea(tx: Tx, ioasKey: number, area: Area, seq: number): Area 
 
 /** The domains let go of an area that {@link pinArea} gave. */
 export function unpinArea(tx: Tx, area: Area): void {
-  if (tx.world.sharedPages.size > 0) holdIfShared(tx, area.pages.id, areaSpan(area), 'domains', -1, NOT_HELD);
+  if (area.pinnedSince >= 0) {
+    const span = areaSpan(area);
+    const gone = isShared(tx, area.pages) ? hold(tx, area.pages.id, span, 'domains', -1, NOT_HELD) : -pagesOf(span);
+    chargePages(tx, area.pages, gone, NOT_HELD);
+  }
   if (area.pin !== 0) pinRemove(tx, area.pages.space, area.pin, area.since);
 }
 
@@ -118,8 +146,11 @@ export function addSharer(tx: Tx, pagesId: number): void {
 }
 
 /** An area that showed the pages is gone; domains that held it have let go. */
-export function dropSharer(tx: Tx, pagesId: number): void {
-  if (tx.world.sharedPages.size > 0) countAreas(tx, pagesId, -1);
+export function dropSharer(tx: Tx, area: Area): void {
+  if (!isShared(tx, area.pages)) return;
+  // What accesses of a context hold until its end goes with the last area.
+  if (tx.world.sharedPages.get(area.pages.id)?.areas === 1) chargePages(tx, area.pages, -countHeld(tx, area), NOT_HELD);
+  countAreas(tx, area.pages.id, -1);
 }
 
 function countAreas(tx: Tx, pagesId: number, by: 1 | -1): void {
@@ -135,7 +166,7 @@ function countAreas(tx: Tx, pagesId: number, by: 1 | -1): void {
 export function holdForAccess(tx: Tx, area: Area, firstByte: U64, lastByte: U64, seq: number): void {
   sharePages(tx, area);
   const span = pageSpan(firstByte, lastByte);
-  holdIfShared(tx, area.pages.id, span, 'accesses', 1, seq);
+  chargePages(tx, area.pages, hold(tx, area.pages.id, span, 'accesses', 1, seq), seq);
   if (area.pages.kind !== 'user') return;
   const at = (index: U64): U64 => add(area.pages.base, mul(index, PAGE));
   watchMemory(tx, area.pages.space, at(span.start), add(at(span.last), PAGE - 1));
@@ -143,7 +174,9 @@ export function holdForAccess(tx: Tx, area: Area, firstByte: U64, lastByte: U64,
 
 /** The access lets go of them. */
 export function letForAccess(tx: Tx, area: Area, firstByte: U64, lastByte: U64): void {
-  holdIfShared(tx, area.pages.id, pageSpan(firstByte, lastByte), 'accesses', -1, NOT_HELD);
+  if (!isShared(tx, area.pages)) return;
+  const gone = hold(tx, area.pages.id, pageSpan(firstByte, lastByte), 'accesses', -1, NOT_HELD);
+  chargePages(tx, area.pages, gone, NOT_HELD);
 }
 
 // ---- counting who holds what --------------------------------------------------------------------------------
@@ -152,22 +185,24 @@ function trimRun(run: HeldRun, start: U64, last: U64): HeldRun {
   return Object.freeze({ ...run, start, last });
 }
 
-/** Counts a holder in, or with -1 out. Pages that nobody held are pinned now; pages that nobody holds any more are let go. */
-function holdIfShared(
-  tx: Tx,
-  pagesId: number,
-  span: Interval,
-  who: 'domains' | 'accesses',
-  by: 1 | -1,
-  seq: number,
-): void {
-  if (!tx.world.sharedPages.has(pagesId)) return;
+function isShared(tx: Tx, pages: IoPages): boolean {
+  return tx.world.sharedPages.size > 0 && tx.world.sharedPages.has(pages.id);
+}
+
+/**
+ * Counts a holder of shared pages in, or with -1 out. Pages that nobody held are pinned now; pages that nobody holds any more
+ * are let go. Gives by how many pages more are held.
+ */
+function hold(tx: Tx, pagesId: number, span: Interval, who: 'domains' | 'accesses', by: 1 | -1, seq: number): number {
+  let change = 0;
   const runs: RangeMap<HeldRun> = tx.openTable<number, SharedPages, 'runs'>(tx.world.sharedPages, pagesId, 'runs');
   const held = carve(runs, span.start, span.last, trimRun);
   let at = span.start;
   const fresh = (last: U64): void => {
+    if (by < 0) return;
     const none = { start: at, last, domains: 0, accesses: 0, since: seq };
-    if (by > 0) runs.set(at, Object.freeze({ ...none, [who]: 1 }));
+    runs.set(at, Object.freeze({ ...none, [who]: 1 }));
+    change += pagesOf(none);
   };
   for (const run of held) {
     const start = max(run.start, span.start);
@@ -176,7 +211,9 @@ function holdIfShared(
     const count = Math.max(0, run[who] + by);
     const left = Object.freeze({ ...run, start, last, [who]: count });
     if (left.domains > 0 || left.accesses > 0) runs.set(start, left);
+    else change -= pagesOf(left);
     at = add(last, 1);
   }
   if (at <= span.last) fresh(span.last);
+  return change;
 }

@@ -8,6 +8,8 @@ import type { Families } from '../family.js';
 import { ACCESS_RULES, releaseAccess } from './access.js';
 import { DEVICE_RULES } from './attach.js';
 import { ATTACH_RULES } from './attach-hwpt.js';
+import { CHANGE_PROCESS_RULES, changeProcess } from './change-process.js';
+import { CHARGE_RULES } from './charges.js';
 import { COMPAT_RULES, compatIoctl } from './compat.js';
 import { markContextUnknown, newContext } from './context.js';
 import { DESTROY_RULES, destroy } from './destroy.js';
@@ -23,7 +25,7 @@ import { allowIovas, IOAS_RULES, ioasAlloc, iovaRanges, vfioIoas } from './ioas.
 import { IOPT_RULES } from './iopt.js';
 import { copy, MAP_RULES, map, mapFile } from './map.js';
 import { MAP_FILE_RULES } from './map-file.js';
-import { changeProcess, OPTION_RULES, option } from './option.js';
+import { OPTION_RULES, option } from './option.js';
 import { PAGES_RULES } from './pages.js';
 import type { Rule } from './rules.js';
 import { closeContext } from './teardown.js';
@@ -57,7 +59,9 @@ export const IOMMUFD_RULES: readonly Rule[] = [
   ...UNMAP_RULES,
   ...IOPT_RULES,
   ...PAGES_RULES,
+  ...CHARGE_RULES,
   ...OPTION_RULES,
+  ...CHANGE_PROCESS_RULES,
   ...DESTROY_RULES,
   ...DEVICE_RULES,
   ...ATTACH_RULES,

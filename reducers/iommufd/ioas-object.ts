@@ -9,7 +9,7 @@ export function dropIoas(tx: Tx, ioasKey: number): void {
   if (pinned || tx.world.sharedPages.size > 0) {
     for (const area of ioas.areas.values()) {
       if (pinned) unpinArea(tx, area);
-      dropSharer(tx, area.pages.id);
+      dropSharer(tx, area);
     }
   }
   tx.world.ioases.delete(ioasKey);

@@ -4,6 +4,7 @@ import { U64_MAX } from '../../core/u64.js';
 import { DESTROY_RULES } from './destroy.js';
 import { COMMON_RULES } from './index.js';
 import { IOAS_RULES } from './ioas.js';
+import { ev } from '../testing.js';
 import { OPTION_RULES } from './option.js';
 import { ARG, allSeen, Bench, decidedBy, type Field, note, struct } from './testing.js';
 
@@ -218,6 +219,9 @@ test('OPTION', () => {
   assert.is(option(b, 0, GET, 0).u64(16), 1);
   const ioas = b.ioasAlloc();
   decidedBy(option(b, 0, SET, 0, 0), 'EBUSY', 'option.rlimit-busy');
+  b.event(ev('creds', { call: 'capget', effectiveCaps: 0, permittedCaps: 0 }));
+  decidedBy(option(b, 0, SET, 0, 0), 'EPERM', 'option.rlimit-capability');
+  decidedBy(option(b, 0, GET, 0, 0), '', 'option.ok');
   decidedBy(option(b, 1, GET, 9), 'ENOENT', 'option.ioas');
   decidedBy(option(b, 1, 2, ioas), 'EOPNOTSUPP', 'option.op');
   decidedBy(option(b, 1, SET, ioas, 2), 'EINVAL', 'option.huge-value');
@@ -233,17 +237,6 @@ test('OPTION', () => {
   b.mmap(0x1000_0000, 0x10000);
   decidedBy(b.map(ioas, 0x1000_0000, 4096, 0x100_0000), '', 'map.ok');
   decidedBy(option(b, 1, SET, ioas, 0), 'EINVAL', 'option.huge-in-use');
-  keep(b);
-});
-
-test('CHANGE_PROCESS', () => {
-  const b = bench();
-  const change = (reserved = 0) => b.ioctl(3, 0x3b92, struct(8, [4, reserved]));
-  decidedBy(change(1), 'EOPNOTSUPP', 'change-process.reserved');
-  const ioas = b.ioasAlloc();
-  decidedBy(change(), '', 'change-process.ok');
-  b.map(ioas, 0x1000_0000, 4096);
-  decidedBy(change(), 'EINVAL', 'change-process.user-memory');
   keep(b);
 });
 

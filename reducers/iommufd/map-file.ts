@@ -2,10 +2,12 @@ import { lastOf, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { refuseDmaBuf } from '../devices/mock-dmabuf.js';
 import type { OpenFile } from '../files/state.js';
+import { chargeOfCaller } from './charges.js';
+import { contextOf } from './context.js';
 import { PAGE } from './iopt.js';
 import { pagesIn } from './pages.js';
 import type { Rule } from './rules.js';
-import type { IoPages } from './state.js';
+import type { Ioas, IoPages } from './state.js';
 
 /**
  * The file behind MAP_FILE (`iopt_map_file_pages`): a dma-buf is taken as such, any other file as one that may hold
@@ -19,8 +21,17 @@ export const MAP_FILE_RULES: readonly Rule[] = [
   { id: 'map-file.dma-buf-revoked', errno: 'ENODEV', text: 'the dma-buf was revoked' },
 ];
 
+const FREE = { charged: 'nobody' } as const;
+
 /** The pages of a file, or undefined after a prediction was made. */
-export function fileForMap(call: Call, fd: number, start: U64, length: U64, writable: boolean): IoPages | undefined {
+export function fileForMap(
+  call: Call,
+  ioas: Ioas,
+  fd: number,
+  start: U64,
+  length: U64,
+  writable: boolean,
+): IoPages | undefined {
   if (length === 0 && call.fail('EINVAL', 'map-file.length')) return undefined;
   const last = lastOf(start, length);
   if (last === undefined) {
@@ -40,6 +51,8 @@ export function fileForMap(call: Call, fd: number, start: U64, length: U64, writ
     file: file.id,
     pageCount: pagesIn(offset, length),
     writable,
+    ...chargeOfCaller(call, contextOf(call.tx, ioas.context).accountMm),
+    ...(file.kind === 'dma-buf' ? FREE : {}),
   });
 }
 

@@ -1,6 +1,8 @@
 import { firstOverlap, rangeAt } from '../../core/interval.js';
 import { add, addOverflows, lastOf, lengthOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
+import { Asked } from './asked.js';
+import { chargeOfCaller } from './charges.js';
 import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject, writeBack } from './context.js';
 import { addSharer, NOT_HELD, pinArea, refusePages, sharePages } from './held-pages.js';
 import { checkIova, chooseIova, insertArea, isRefusal, nthAreaIova, PAGE } from './iopt.js';
@@ -15,7 +17,8 @@ import { removeArea } from './unmap.js';
  *
  * The kernel's order for a new mapping: the fields of the struct; the IOAS; the memory (address plus length, not 0);
  * then in the IOVA space the length, the place (given or chosen), the rights, the offset in the page; at last,
- * if the IOAS has domains, the pages are pinned and mapped into each. A failure leaves nothing behind.
+ * if the IOAS has domains, the pages are pinned, mapped into each and charged (charges.ts). A failure leaves nothing
+ * behind.
  *
  * COPY shares the memory of a gapless run of areas; each becomes an area of the destination.
  */
@@ -99,6 +102,7 @@ export function mapUserMemory(
     file: 0,
     pageCount: pagesIn(offset, length),
     writable: (prot & 2) !== 0,
+    ...chargeOfCaller(call, contextOf(call.tx, ioas.context).accountMm),
   });
   return place(call, ioas, [{ pages, source: null, startByte: offset, length }], length, iova, fixed, prot, 'map.ok');
 }
@@ -110,7 +114,7 @@ export function mapFile(call: Call): void {
   if (ioas === undefined) return;
   const flags = s.u32(4);
   const prot = protOf(flags);
-  const pages = fileForMap(call, s.s32(12), s.u64(16), s.u64(24), (prot & 2) !== 0);
+  const pages = fileForMap(call, ioas, s.s32(12), s.u64(16), s.u64(24), (prot & 2) !== 0);
   if (pages === undefined) return;
   const slice = { pages, source: null, startByte: modPow2(s.u64(16), PAGE), length: s.u64(24) };
   const iova = place(call, ioas, [slice], slice.length, s.u64(32), (flags & FIXED_IOVA) !== 0, prot, 'map.ok');
@@ -153,8 +157,12 @@ function place(
       at = told;
     }
   }
-  if (refuseSlices(call, ioas, slices, prot)) return undefined;
-  if (!call.succeed(rule)) return undefined;
+  const asked = new Asked(call.tx);
+  if (refuseSlices(call, ioas, slices, prot, asked) || asked.refuseLikely(call)) return undefined;
+  if (!call.succeed(rule)) {
+    asked.explain(call);
+    return undefined;
+  }
   // A choice that the recording contradicts is one finding, and the state goes by the recording.
   putSlices(call, ioas, slices, fixed ? at : (recordedIova(call) ?? at), prot);
   return at;
@@ -171,7 +179,7 @@ function recordedIova(call: Call): U64 | undefined {
   return note?.bytes.has(offset, 8) ? note.bytes.u64(offset) : undefined;
 }
 
-function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: number): boolean {
+function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: number, asked: Asked): boolean {
   for (const slice of slices) {
     if ((prot & 2) !== 0 && !slice.pages.writable && call.fail('EPERM', 'map.write')) return true;
     if (modPow2(modPow2(slice.startByte, PAGE), ioas.alignment) !== 0 && call.fail('EINVAL', 'map.page-offset'))
@@ -181,9 +189,9 @@ function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: nu
   for (const slice of slices) {
     const lastByte = sub(add(slice.startByte, slice.length), 1);
     const refused = refusePages(call.tx, slice.pages, slice.source, slice.startByte, lastByte) ?? refuseEntry(prot);
-    if (refused === undefined) continue;
-    if (refused.unknown !== '') call.unknown(refused.unknown);
-    else if (call.fail(refused.errno, refused.rule)) return true;
+    if (refused !== undefined && refused.unknown !== '') call.unknown(refused.unknown);
+    else if (refused !== undefined && call.fail(refused.errno, refused.rule)) return true;
+    if (asked.refuse(call, slice.pages, slice.source, slice.startByte, lastByte)) return true;
   }
   return false;
 }

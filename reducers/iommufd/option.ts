@@ -4,19 +4,20 @@ import { contextOf, hasTakenIds, lookupIoas, patchContext, patchIoas } from './c
 import { recalculateAlignment } from './domain.js';
 import { checkAlignment, PAGE } from './iopt.js';
 import type { Rule } from './rules.js';
-import type { Ioas, IoPages } from './state.js';
+import type { Ioas } from './state.js';
 
 /**
- * IOMMU_OPTION and IOAS_CHANGE_PROCESS (drivers/iommu/iommufd/main.c, ioas.c).
+ * IOMMU_OPTION (drivers/iommu/iommufd/main.c, ioas.c).
  *
- * RLIMIT_MODE belongs to the context and can be set while it has no objects and no reserved ids. HUGE_PAGES belongs to an IOAS: without
+ * RLIMIT_MODE belongs to the context and says whom pinned pages are charged to: 0 the user, 1 the address space, as VFIO
+ * does. It can be set, with CAP_SYS_RESOURCE, while the context has no objects and no reserved ids. HUGE_PAGES belongs to an IOAS: without
  * huge pages everything is aligned to 4 KiB, and they cannot be turned off while a domain maps anything.
- * CHANGE_PROCESS hands all file mappings to the calling process; memory mapped by address cannot be moved.
  */
 export const OPTION_RULES: readonly Rule[] = [
   { id: 'option.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
   { id: 'option.id', errno: 'EOPNOTSUPP', text: 'no such option' },
   { id: 'option.rlimit-object', errno: 'EOPNOTSUPP', text: 'RLIMIT_MODE names an object' },
+  { id: 'option.rlimit-capability', errno: 'EPERM', text: 'RLIMIT_MODE is set, and CAP_SYS_RESOURCE is missing' },
   { id: 'option.rlimit-busy', errno: 'EBUSY', text: 'the context has objects' },
   { id: 'option.rlimit-value', errno: 'EINVAL', text: 'the mode is neither 0 nor 1' },
   { id: 'option.ioas', errno: 'ENOENT', text: 'no IOAS has the id' },
@@ -24,9 +25,6 @@ export const OPTION_RULES: readonly Rule[] = [
   { id: 'option.huge-value', errno: 'EINVAL', text: 'the value is neither 0 nor 1' },
   { id: 'option.op', errno: 'EOPNOTSUPP', text: 'neither get nor set' },
   { id: 'option.ok', errno: '', text: 'the value is told or set' },
-  { id: 'change-process.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
-  { id: 'change-process.user-memory', errno: 'EINVAL', text: 'an area maps memory by address' },
-  { id: 'change-process.ok', errno: '', text: 'all file mappings belong to the caller' },
 ];
 
 const RLIMIT_MODE = 0;
@@ -64,10 +62,18 @@ function rlimitMode(call: Call, op: number, value: U64): void {
     call.fail('EOPNOTSUPP', 'option.op');
     return;
   }
+  if (mayNotSet(call)) return;
   if (hasTakenIds(context) && call.fail('EBUSY', 'option.rlimit-busy')) return;
   if (context.unknownSince >= 0) call.unknown(`objects unknown since event ${context.unknownSince}`);
   if (value > 1 && call.fail('EINVAL', 'option.rlimit-value')) return;
   if (call.succeed('option.ok')) patchContext(call.tx, context.id, { accountMm: value === 1 });
+}
+
+/** Predicts EPERM where the caller lacks CAP_SYS_RESOURCE; true when the caller should stop. */
+function mayNotSet(call: Call): boolean {
+  const { sysResource } = call.process.creds;
+  if (sysResource === 'no') return call.fail('EPERM', 'option.rlimit-capability');
+  return sysResource !== 'yes' && call.failedByFact('EPERM', 'CAP_SYS_RESOURCE was not recorded (capget)');
 }
 
 function hugePages(call: Call, ioas: Ioas, op: number, value: U64): void {
@@ -102,30 +108,4 @@ export function setLargePages(call: Call, ioas: Ioas, large: boolean): void {
   if (ioas.noLargePages === !large) return;
   patchIoas(call.tx, ioas.id, { noLargePages: !large });
   recalculateAlignment(call.tx, ioas.id);
-}
-
-export function changeProcess(call: Call): void {
-  if (call.struct.u32(4) !== 0 && call.fail('EOPNOTSUPP', 'change-process.reserved')) return;
-  const { tx } = call;
-  const keys: number[] = [];
-  for (const object of contextOf(tx, call.file.object).objects.values())
-    if (object.type === 'ioas') keys.push(object.ioas);
-  for (const key of keys) {
-    const ioas = tx.world.ioases.get(key) as Ioas;
-    if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
-    for (const area of ioas.areas.values())
-      if (area.pages.kind !== 'file' && call.fail('EINVAL', 'change-process.user-memory')) return;
-  }
-  if (!call.succeed('change-process.ok')) return;
-  // Copies share their pages record: each is replaced once.
-  const moved = new Map<number, IoPages>();
-  for (const key of keys) {
-    const areas = [...(tx.world.ioases.get(key) as Ioas).areas.values()];
-    const table = tx.openTable(tx.world.ioases, key, 'areas');
-    for (const area of areas) {
-      const pages = moved.get(area.pages.id) ?? Object.freeze({ ...area.pages, space: call.process.space });
-      moved.set(pages.id, pages);
-      table.set(area.start, Object.freeze({ ...area, pages }));
-    }
-  }
 }

@@ -269,11 +269,22 @@ export interface Reserved extends Interval {
   readonly owner: string;
 }
 
+/** Who pays for pages that are pinned; see charges.ts. */
+export interface PagesCharge {
+  readonly charged: 'nobody' | 'space' | 'user';
+  /** False where the capability that frees from it was not recorded. */
+  readonly surely: boolean;
+  /** Process that mapped the memory: its limit counts. */
+  readonly pid: number;
+  /** Its user then, as `Creds.user` has it. */
+  readonly user: number;
+}
+
 /** The memory behind areas (`struct iopt_pages`), shared by copies. Immutable, so areas refer to it directly. */
-export interface IoPages {
+export interface IoPages extends PagesCharge {
   readonly id: number;
   readonly kind: 'user' | 'file' | 'dmabuf';
-  /** Address space whose memory it is, and who is charged. */
+  /** Address space whose memory it is. */
   readonly space: number;
   /** First byte, at a page: user VA, or offset into the file. */
   readonly base: U64;

@@ -109,5 +109,5 @@ export function removeArea(tx: Tx, ioasKey: number, area: Area): void {
     unpinArea(tx, area);
     forgetDirty(tx, ioas, area);
   }
-  dropSharer(tx, area.pages.id);
+  dropSharer(tx, area);
 }

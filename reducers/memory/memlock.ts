@@ -82,7 +82,9 @@ export function explainShortage(call: Call, question: LimitQuestion): void {
   const process = tx.world.processes.get(question.pid);
   if (process?.creds.ipcLock !== 'unknown' || askLimit(tx, question) !== 'likely') return;
   call.noteLearned();
-  patchProcess(tx, process, { creds: Object.freeze({ ...process.creds, ipcLock: 'unlikely', ipcLockSince: event.seq }) });
+  patchProcess(tx, process, {
+    creds: Object.freeze({ ...process.creds, ipcLock: 'unlikely', ipcLockSince: event.seq }),
+  });
 }
 
 /**
