@@ -143,6 +143,15 @@ const rows: readonly Row[] = [
     },
   },
   {
+    rule: R.memlock,
+    errno: 'ENOMEM',
+    run(lab, errno) {
+      mappedForMdev(lab, 0).feed(ev('prlimit', { oldSoft: 0 }));
+      lab.feed(ev('creds', { call: 'capget', effectiveCaps: 0, permittedCaps: 0 }));
+      return join(lab, errno);
+    },
+  },
+  {
     rule: R.setClaimed,
     errno: 'EPERM',
     run(lab, errno) {

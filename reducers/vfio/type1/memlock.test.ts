@@ -6,6 +6,7 @@ import { ev } from '../../testing.js';
 import { type Answer, type FieldAt, Lab, MDEV, MEMORY, mapStruct, struct, text } from '../testing.js';
 import {
   GROUP_GET_DEVICE_FD,
+  GROUP_SET_CONTAINER,
   GROUP_UNSET_CONTAINER,
   IOMMU_MAP_DMA,
   IOMMU_UNMAP_DMA,
@@ -245,6 +246,18 @@ test('a container whose devices all turn out to be mediated gives its pages back
   assert.is(lockedOf(lab).pages, 8);
   lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), ret: 5 });
   assert.is(lockedOf(lab).pages, 0);
+});
+
+test('a group with an IOMMU that joins mediated devices pins what is mapped, and gives it back when it leaves', () => {
+  const lab = new Lab().device(MDEV);
+  lab.good(map(lab, 0, 8));
+  assert.is(lockedOf(lab).pages, 0);
+  lab.open('/dev/vfio/8', 6);
+  lab.good(lab.ioctl(6, GROUP_SET_CONTAINER, { in: struct(4, [0, 3]) }));
+  assert.is(lockedOf(lab).pages, 8);
+  lab.close(6);
+  assert.is(lockedOf(lab).pages, 0);
+  lab.good(lab.unmap(0, 8 * PAGE));
 });
 
 // ---- another process takes over -------------------------------------------------------------------------------
