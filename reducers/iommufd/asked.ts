@@ -50,7 +50,10 @@ export class Asked {
     const questions = this.#questions;
     const at = questions.findIndex(
       (one) =>
-        one.account === next.account && one.key === next.key && one.pid === next.pid && one.ipcLock === next.ipcLock,
+        one.account === next.account &&
+        one.key === next.key &&
+        one.process === next.process &&
+        one.ipcLock === next.ipcLock,
     );
     const before = questions[at];
     if (before === undefined) {

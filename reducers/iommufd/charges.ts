@@ -39,11 +39,12 @@ export function questionOf(tx: Tx, pages: IoPages, count: number): LimitQuestion
   const { charged, surely, pid } = pages;
   if (charged === 'nobody') return undefined;
   // Whoever has the capability now is taken to have had it when the memory was mapped.
-  const ipcLock = surely ? 'no' : tx.world.processes.get(pid)?.creds.ipcLock === 'yes' ? 'yes' : 'unknown';
+  const process = tx.world.processes.get(pid);
+  const ipcLock = surely ? 'no' : process?.creds.ipcLock === 'yes' ? 'yes' : 'unknown';
   return {
     account: charged,
     key: charged === 'space' ? pages.space : pages.user,
-    pid,
+    process,
     ipcLock,
     pages: surely ? count : 0,
     maybePages: surely ? 0 : count,

@@ -75,8 +75,8 @@ export function accountOf(tx: Tx, kind: AccountKind, key: number): LockedPages {
 export function charge(tx: Tx, kind: AccountKind, key: number, pages: number, maybePages: number, peak?: Peak): void {
   if (pages === 0 && maybePages === 0) return;
   if (kind === 'space') {
-    const before = tx.world.spaceLocked.get(key) ?? NOTHING_LOCKED;
-    if (tx.world.spaces.has(key)) tx.world.spaceLocked.set(key, added(before, pages, maybePages, peak));
+    const before = tx.world.spaceLocked.get(key) ?? (tx.world.spaces.has(key) ? NOTHING_LOCKED : undefined);
+    if (before !== undefined) tx.world.spaceLocked.set(key, added(before, pages, maybePages, peak));
   } else {
     const user = nameOf(tx, key);
     const before = tx.world.userLocked.get(user) ?? NOTHING_CHARGED;

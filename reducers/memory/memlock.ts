@@ -25,8 +25,8 @@ export interface LimitQuestion {
   readonly account: AccountKind;
   /** Address space or user that is charged. */
   readonly key: number;
-  /** Process whose limit it is. */
-  readonly pid: number;
+  /** Process whose limit it is; undefined for one that is gone. */
+  readonly process: Process | undefined;
   /** CAP_IPC_LOCK of whoever mapped the memory. */
   readonly ipcLock: Held;
   readonly pages: number;
@@ -37,11 +37,8 @@ export type LimitAnswer = 'fits' | 'exceeds' | 'likely';
 
 export function askLimit(tx: Tx, question: LimitQuestion): LimitAnswer {
   const { ipcLock, pages, maybePages } = question;
-  if (ipcLock === 'yes' || pages + maybePages === 0) return 'fits';
-  const process = tx.world.processes.get(question.pid);
-  if (process === undefined) return 'fits';
-  const { bytes } = process.memlock;
-  if (bytes === null) return 'fits';
+  const bytes = question.process?.memlock.bytes ?? null;
+  if (bytes === null || ipcLock === 'yes' || pages + maybePages === 0) return 'fits';
   const account = accountOf(tx, question.account, question.key);
   const total = totalOf(account) + pages + maybePages;
   const limit = limitPages(bytes);
@@ -79,7 +76,7 @@ export function explainShortage(call: Call, question: LimitQuestion): void {
   if (call.recordedErrno !== 'ENOMEM' || call.event.injected || call.faultArmed) return;
   call.looked(limitText(call.tx, question));
   const { tx, event } = call;
-  const process = tx.world.processes.get(question.pid);
+  const { process } = question;
   if (process?.creds.ipcLock !== 'unknown' || askLimit(tx, question) !== 'likely') return;
   call.noteLearned();
   patchProcess(tx, process, {
@@ -96,21 +93,14 @@ export function refuseSure(call: Call, question: LimitQuestion, rule: string): b
   if (call.predicted || askLimit(call.tx, question) !== 'exceeds') return false;
   call.looked(limitText(call.tx, question));
   if (call.fail('ENOMEM', rule)) return true;
-  forgetLimit(call.tx, question.pid);
+  if (question.process !== undefined) patchProcess(call.tx, question.process, { memlock: NO_LIMIT_KNOWN });
   return false;
-}
-
-/** What was told of a process's limit is void. */
-export function forgetLimit(tx: Tx, pid: number): void {
-  const process = tx.world.processes.get(pid);
-  if (process === undefined) return;
-  patchProcess(tx, process, { memlock: NO_LIMIT_KNOWN });
 }
 
 /** A success that was not expected: the process has the capability, or what stood against it is void. */
 function learnAllowed(call: Call, question: LimitQuestion): void {
   const { tx } = call;
-  const process = tx.world.processes.get(question.pid);
+  const { process } = question;
   if (process === undefined) return;
   const { creds } = process;
   if (question.ipcLock !== 'no' && creds.ipcLock !== 'no')
@@ -119,7 +109,8 @@ function learnAllowed(call: Call, question: LimitQuestion): void {
 }
 
 function patchProcess(tx: Tx, process: Process, change: Partial<Process>): void {
-  tx.world.processes.set(process.pid, Object.freeze({ ...process, ...change }));
+  const now = tx.world.processes.get(process.pid);
+  if (now !== undefined) tx.world.processes.set(now.pid, Object.freeze({ ...now, ...change }));
 }
 
 /** Charges what was asked for, after the call succeeded. */
@@ -130,13 +121,12 @@ export function chargeAsked(tx: Tx, question: LimitQuestion, seq: number): void 
 
 /** What the limit has allowed now, where that is more than ever and nothing else tells the limit. */
 function newPeak(tx: Tx, question: LimitQuestion, seq: number): Peak | undefined {
-  const { account, key, pages, maybePages, pid, ipcLock } = question;
-  const process = tx.world.processes.get(pid);
+  const { account, key, pages, maybePages, process, ipcLock } = question;
   if (process === undefined || process.memlock.bytes !== null || ipcLock === 'yes') return undefined;
   const before = accountOf(tx, account, key);
   const total = totalOf(before) + pages + maybePages;
   if (allowedBefore(before, process, total) !== undefined) return undefined;
-  return Object.freeze({ pages: total, pid, limitsSince: process.limitsSince, seq });
+  return Object.freeze({ pages: total, pid: process.pid, limitsSince: process.limitsSince, seq });
 }
 
 /** What the same limit has allowed before, if it is at least so much. */
@@ -172,7 +162,7 @@ function mlockedText(tx: Tx, question: LimitQuestion): string {
 }
 
 function judgement(tx: Tx, question: LimitQuestion, account: LockedPages, total: number): string {
-  const process = tx.world.processes.get(question.pid);
+  const { process } = question;
   if (process === undefined) return 'the process whose limit counts is gone';
   const { creds, memlock } = process;
   if (question.ipcLock === 'yes')

@@ -100,7 +100,8 @@ function memoryOf(mapping: DmaMapping): { vaddr: DmaMapping['vaddr']; last: DmaM
  * had CAP_IPC_LOCK is likely what holds for the caller.
  */
 export function joinQuestions(call: Call, container: VfioContainer): LimitQuestion[] {
-  const { pid, creds } = call.process;
+  const { process } = call;
+  const { creds } = process;
   const ipcLock = creds.ipcLock === 'no' ? 'unlikely' : creds.ipcLock;
   const sums = new Map<number, LimitQuestion>();
   for (const mapping of container.mappings.values()) {
@@ -109,7 +110,7 @@ export function joinQuestions(call: Call, container: VfioContainer): LimitQuesti
     const before = sums.get(mapping.space);
     const pages = counted.pages + (before?.pages ?? 0);
     const maybePages = counted.maybePages + (before?.maybePages ?? 0);
-    sums.set(mapping.space, { account: 'space', key: mapping.space, pid, ipcLock, pages, maybePages });
+    sums.set(mapping.space, { account: 'space', key: mapping.space, process, ipcLock, pages, maybePages });
   }
   return [...sums.values()];
 }

@@ -1,4 +1,4 @@
-import { firstOverlap, type Interval } from '../../../core/interval.js';
+import { firstOverlap } from '../../../core/interval.js';
 import { add, hex, lastOf, lengthOf, modPow2, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { charge } from '../../memory/locked.js';
@@ -126,18 +126,18 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
   }
   const { seq } = call.event;
   const { space } = call.process;
-  const iovas = { start: iova, last };
   if (question !== undefined) chargeAsked(tx, question, seq);
   mappings.set(
     iova,
     Object.freeze({
-      ...iovas,
+      start: iova,
+      last,
       vaddr,
       flags: access,
       space,
       vaddrInvalid: false,
       pinned: hasDomain(tx, container),
-      pin: question === undefined ? 0 : enterPin(tx, container.id, space, iovas, vaddr, seq),
+      pin: question === undefined ? 0 : enterPin(tx, container.id, space, iova, last, vaddr, seq),
       lockedPages: question?.pages ?? 0,
       maybeLockedPages: question?.maybePages ?? 0,
       since: seq,
@@ -200,10 +200,18 @@ function updateVaddr(call: Call, container: VfioContainer, iova: U64, last: U64,
 /** The pages are found at another address now, maybe of another process. */
 function movePin(tx: Tx, containerId: number, mapping: DmaMapping, space: number, vaddr: U64): number {
   pinRemove(tx, mapping.space, mapping.pin, mapping.since);
-  return enterPin(tx, containerId, space, mapping, vaddr, mapping.since);
+  return enterPin(tx, containerId, space, mapping.start, mapping.last, vaddr, mapping.since);
 }
 
-function enterPin(tx: Tx, containerId: number, space: number, iovas: Interval, vaddr: U64, since: number): number {
-  const last = sub(add(vaddr, lengthOf(iovas.start, iovas.last)), 1);
-  return pinAdd(tx, space, { start: vaddr, last, owner: `type1:${containerId}`, key: iovas.start, since });
+function enterPin(
+  tx: Tx,
+  containerId: number,
+  space: number,
+  iova: U64,
+  iovaLast: U64,
+  vaddr: U64,
+  since: number,
+): number {
+  const last = sub(add(vaddr, lengthOf(iova, iovaLast)), 1);
+  return pinAdd(tx, space, { start: vaddr, last, owner: `type1:${containerId}`, key: iova, since });
 }

@@ -82,8 +82,8 @@ function failsUnlessMediated(call: Call, container: VfioContainer, rule: Rule): 
 
 /** What pinning so many pages asks of the caller's limit. */
 export function limitQuestion(call: Call, { pages, maybePages }: PageCount): LimitQuestion {
-  const { space, pid, creds } = call.process;
-  return { account: 'space', key: space, pid, ipcLock: creds.ipcLock, pages, maybePages };
+  const { process } = call;
+  return { account: 'space', key: process.space, process, ipcLock: process.creds.ipcLock, pages, maybePages };
 }
 
 /** The end of the range that lies in a BAR of a device that does not decode memory now. */
