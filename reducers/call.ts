@@ -212,13 +212,14 @@ export class Call {
   }
 
   /**
-   * Predicts success with `usual`, unless the recording shows `other`, which a machine without an optional part gives: then
-   * the verdict is `learned`. True: it was `other`, and the caller keeps the fact.
+   * Predicts success with `usual`, unless the recording shows a value that `other` accepts, which depends on what nothing
+   * before has shown: then the verdict is `learned`. True: it was such a value, and the caller keeps the fact.
    */
-  succeedUnlessLearned(rule: string, usual: U64, other: U64): boolean {
+  succeedUnlessLearned(rule: string, usual: U64, other: (ret: U64) => boolean): boolean {
     if (this.predicted) return false;
     this.succeed(rule, usual);
-    if (this.event.ret !== other) return false;
+    const { ret } = this.event;
+    if (ret === null || ret === -1 || ret === usual || !other(ret)) return false;
     this.#ret = null;
     this.#retHow = 'learned';
     return true;

@@ -1,6 +1,8 @@
 /**
  * What may be learned from a recording: facts of the machine that no model can know beforehand. Anything that
  * is not in this table is predicted. A fact is asked for once; from then on another answer is a divergence.
+ * Learned besides, and not kept: the number of a new fd where calls that were not recorded hold lower ones (new-fd.ts),
+ * ENOMEM, the errors of injected faults, and SET_IRQS that gets fewer vectors than the device has.
  *
  * `pattern` is the key with `*` for a part that names a device, group or index; `field` is what the uAPI calls it.
  */
@@ -38,6 +40,8 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'kernel/vfio_noiommu', field: 'VFIO_NOIOMMU_IOMMU', why: 'a build option of the kernel' },
   { pattern: 'kernel/iommufd_test', field: 'op', why: 'a build option: seen by an IOMMU_TEST_CMD that succeeds' },
   // Groups and devices.
+  { pattern: 'vfio-group/*/emulated', field: 'group_fd', why: 'shown by a container that takes any address' },
+  { pattern: 'vfio-device/*/first_state', field: 'device_state', why: 'drivers keep it over opens' },
   { pattern: 'vfio-group/*/no-device/*', field: 'name', why: 'which devices a group has' },
   { pattern: 'vfio-cdev/*', field: 'cdev', why: 'seen in sysfs: which device a cdev belongs to' },
   { pattern: 'vfio-device/*/flags', field: 'flags', why: 'whether the device can be reset, and has capabilities' },
@@ -55,6 +59,8 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'vfio-device/*/region*/caps_bytes', field: 'argsz', why: 'capabilities of regions that a driver adds' },
   { pattern: 'vfio-device/*/region*/caps', field: 'capabilities', why: 'capabilities of regions that a driver adds' },
   { pattern: 'vfio-device/*/irq*/count', field: 'count', why: 'how many vectors the device has' },
+  { pattern: 'vfio-device/*/irq*/count_from', field: 'count', why: 'that vectors are there: a SET_IRQS took them' },
+  { pattern: 'vfio-device/*/irq*/count_to', field: 'count', why: 'that vectors are not there: a SET_IRQS was refused' },
   { pattern: 'vfio-device/*/irq*/flags', field: 'flags', why: 'whether the interrupt controller can add vectors' },
   { pattern: 'vfio-device/*/hot_reset_count', field: 'count', why: 'how many devices share the bus' },
   { pattern: 'vfio-device/*/hot_reset_devices', field: 'devices', why: 'which devices share the bus' },

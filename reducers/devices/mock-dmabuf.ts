@@ -1,6 +1,7 @@
 import { alignUp, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { installFd, predictNewFd } from '../files/fds.js';
+import { installFd } from '../files/fds.js';
+import { succeedWithFd } from '../new-fd.js';
 import type { OpenFile } from '../files/state.js';
 import { PAGE } from '../iommufd/iopt.js';
 import type { Rule } from '../iommufd/rules.js';
@@ -42,13 +43,12 @@ export function dmabufGet(call: Call): void {
   const lengthBytes = alignUp(s.u32(16), PAGE);
   if ((lengthBytes === 0 || lengthBytes > MAX_BYTES) && call.fail('EINVAL', 'dmabuf-get.length')) return;
   if ((flags & ~(O_CLOEXEC | O_ACCMODE)) !== 0 && call.fail('EINVAL', 'dmabuf-get.flags')) return;
-  const fd = predictNewFd(call.tx, call.process);
-  const happened = fd === undefined ? call.succeedWithLearnedRet('dmabuf-get.ok') : call.succeed('dmabuf-get.ok', fd);
-  if (!happened) return;
+  const fd = succeedWithFd(call, 'dmabuf-get.ok');
+  if (fd === undefined) return;
   const file = installFd(
     call.tx,
     call.process,
-    Number(call.recordedRet),
+    fd,
     {
       kind: 'dma-buf',
       path: '/dmabuf:',

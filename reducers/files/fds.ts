@@ -83,10 +83,13 @@ function showsOpenFd(event: Event): boolean {
 
 /** The lowest free fd, which the kernel gives out next; undefined where the table is not fully known. */
 export function predictNewFd(tx: Tx, process: Process): number | undefined {
-  const table = tx.world.fdTables.get(process.fdTable);
-  if (table === undefined || !table.complete) return undefined;
+  return tx.world.fdTables.get(process.fdTable)?.complete ? lowestFreeFd(tx, process) : undefined;
+}
+
+/** The lowest fd that is free for all that was recorded. */
+export function lowestFreeFd(tx: Tx, process: Process): number {
   let free = 0;
-  table.fds.forRange(0, Number.MAX_SAFE_INTEGER, (entry) => {
+  tx.world.fdTables.get(process.fdTable)?.fds.forRange(0, Number.MAX_SAFE_INTEGER, (entry) => {
     if (entry.fd !== free) return false;
     free++;
     return undefined;

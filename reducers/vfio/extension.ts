@@ -60,7 +60,7 @@ export function checkExtension(call: Call): void {
   if (answer === 'unknown') call.unknown(`state of the container unknown since event ${container.unknownSince}`);
   else if (typeof answer === 'number') call.succeed('check-extension.value', answer);
   else if ('key' in answer) learnExtension(call, answer.key);
-  else if (call.succeedUnlessLearned('check-extension.value', answer.usual, 1 - answer.usual))
+  else if (call.succeedUnlessLearned('check-extension.value', answer.usual, (ret) => ret === 1 - answer.usual))
     for (const [key, value] of Object.entries(answer.facts)) teach(call, key, value);
 }
 

@@ -1,5 +1,5 @@
 import type { Call } from '../call.js';
-import { installFd, predictNewFd } from '../files/fds.js';
+import { installFd } from '../files/fds.js';
 import {
   type Attached,
   attachDevice,
@@ -11,6 +11,7 @@ import {
 } from '../iommufd/attach.js';
 import { contextOf } from '../iommufd/context.js';
 import { notKnown, type Refusal, refusal } from '../iommufd/rules.js';
+import { succeedWithFd } from '../new-fd.js';
 import type { Tx } from '../tx.js';
 import { patchGroup } from './containers.js';
 import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
@@ -54,7 +55,10 @@ export function getDeviceFd(call: Call, group: VfioGroup): void {
   call.extentBytes = 0;
   const text = nameArgument(call);
   if (text === undefined) {
-    if (!call.predicted && call.unknown('payload not recorded')) open(call, group, `unnamed of group ${group.id}`, 0);
+    if (call.predicted) return;
+    call.unknown('payload not recorded');
+    const fd = succeedWithFd(call, '');
+    if (fd !== undefined) open(call, group, `unnamed of group ${group.id}`, 0, fd);
     return;
   }
   const space = text.indexOf(' ');
@@ -77,8 +81,8 @@ function openNamed(call: Call, group: VfioGroup, name: string): void {
     call.unknown(`state of the container unknown since event ${container.unknownSince}`);
   const devid = first && group.iommufd !== 0 ? bind(call, group, name) : 0;
   if (devid === REFUSED) return;
-  predictFd(call);
-  if (succeeded(call)) open(call, group, name, devid);
+  const fd = succeedWithFd(call, 'get-device-fd.ok');
+  if (fd !== undefined) open(call, group, name, devid, fd);
   else if (devid !== 0) unbind(call, group, devid);
 }
 
@@ -139,19 +143,8 @@ function unbind(call: Call, group: VfioGroup, devid: number): void {
   unbindAny(call.tx, group.iommufd, devid);
 }
 
-function predictFd(call: Call): void {
-  const fd = predictNewFd(call.tx, call.process);
-  if (fd === undefined) call.succeedWithLearnedRet('get-device-fd.ok');
-  else call.succeed('get-device-fd.ok', fd);
-}
-
-function succeeded(call: Call): boolean {
-  const { recordedRet } = call;
-  return recordedRet !== null && recordedRet !== -1;
-}
-
 /** The open happened: enters the fd, the device and what the first open does. */
-function open(call: Call, group: VfioGroup, name: string, devid: number): void {
+function open(call: Call, group: VfioGroup, name: string, devid: number, fd: number): void {
   const { tx } = call;
   const driver = driverOfName(name);
   const device = ensureDevice(tx, name, driver);
@@ -161,8 +154,6 @@ function open(call: Call, group: VfioGroup, name: string, devid: number): void {
   openDevice(tx, name);
   if (first && group.iommufd !== 0) patchDevice(tx, name, devid === 0 ? {} : { iommufd: group.iommufd, devid });
   else if (first) patchGroup(tx, group.id, { openDevices: group.openDevices + 1 });
-  const fd = Number(call.recordedRet);
-  if (!Number.isSafeInteger(fd) || fd < 0 || fd > 0x7fff_ffff) return;
   const made = {
     kind: 'vfio-device',
     path: PATH,

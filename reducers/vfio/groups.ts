@@ -4,6 +4,7 @@ import { releaseContextIfDone } from '../iommufd/teardown.js';
 import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
 import { hasDomain, patchGroup } from './containers.js';
+import { teach } from './facts.js';
 import { detachGroup, refreshHardware, unpinAll } from './membership.js';
 import type { VfioContainer, VfioGroup } from './state.js';
 
@@ -81,8 +82,10 @@ export function isNatureOpen(tx: Tx, container: VfioContainer): boolean {
 
 /** An answer that only a container without an IOMMU gives: all its groups have mediated devices. */
 export function learnEmulated(call: Call, container: VfioContainer): void {
-  for (const id of container.groups) markEmulated(call.tx, id);
-  call.noteLearned();
+  for (const id of container.groups) {
+    markEmulated(call.tx, id);
+    teach(call, `vfio-group/${id}/emulated`, 1);
+  }
 }
 
 /** A name shows that the group's devices are mediated: what its container maps is not pinned on its account. */

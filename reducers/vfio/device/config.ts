@@ -1,10 +1,10 @@
-import { Bytes } from '../../../core/bytes.js';
+import type { Bytes } from '../../../core/bytes.js';
 import type { IoEvent } from '../../../core/event.js';
 import type { Call } from '../../call.js';
 import { patchDevice } from '../devices.js';
-import { deviceKey } from '../facts.js';
 import type { VfioDevice } from '../state.js';
 import { PCI_CONFIG_REGION, PCI_OFFSET_SHIFT } from '../uapi.js';
+import { keepConfig } from './config-space.js';
 
 /**
  * Reads and writes of a device's regions (pread and pwrite on its file). They are no commands and get no verdict,
@@ -15,7 +15,6 @@ import { PCI_CONFIG_REGION, PCI_OFFSET_SHIFT } from '../uapi.js';
 
 const REGION_SPAN = 2n ** BigInt(PCI_OFFSET_SHIFT);
 const COMMAND = 4;
-const STANDARD_HEADER_BYTES = 64;
 
 export function regionIo(call: Call): void {
   const event = call.event as IoEvent;
@@ -26,7 +25,7 @@ export function regionIo(call: Call): void {
   if (Number(place / REGION_SPAN) !== PCI_CONFIG_REGION) return;
   const offset = Number(place % REGION_SPAN);
   if (event.call.includes('write')) written(call, device, offset, event.data);
-  else if (offset === 0 && event.data.length >= STANDARD_HEADER_BYTES) seen(call, device, event.data);
+  else keepConfig(call, device, offset, event.data);
 }
 
 /** The bytes that the user wrote into the command register take effect, each by itself. */
@@ -39,13 +38,4 @@ function written(call: Call, device: VfioDevice, offset: number, data: Bytes): v
     command = (command & ~(0xff << shift)) | (data.u8(at) << shift);
   }
   if (command !== device.pciCommand) patchDevice(call.tx, device.name, { pciCommand: command });
-}
-
-/** Config space as the user sees it; the longest look is kept. */
-function seen(call: Call, device: VfioDevice, data: Bytes): void {
-  const key = deviceKey(device.name, 'config');
-  const known = call.tx.world.facts.get(key)?.value;
-  if (known instanceof Bytes && known.length >= data.length) return;
-  const value = new Bytes(data.toUint8Array());
-  call.tx.world.facts.set(key, Object.freeze({ value, since: call.event.seq }));
 }

@@ -1,6 +1,7 @@
 import { add, addOverflows, modPow2, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
-import { installFd, predictNewFd } from '../../files/fds.js';
+import { installFd } from '../../files/fds.js';
+import { succeedWithFd } from '../../new-fd.js';
 import { takeBytes } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
@@ -70,10 +71,8 @@ function beyond(call: Call, pairs: readonly (readonly [U64, U64])[], size: U64):
 }
 
 function returnFd(call: Call, openFlags: number): void {
-  const next = predictNewFd(call.tx, call.process);
-  const happened = next === undefined ? call.succeedWithLearnedRet('dma-buf.ok') : call.succeed('dma-buf.ok', next);
-  const fd = Number(call.recordedRet);
-  if (!happened || !(fd >= 0 && fd <= 0x7fff_ffff)) return;
+  const fd = succeedWithFd(call, 'dma-buf.ok');
+  if (fd === undefined) return;
   const cloexec = (openFlags & O_CLOEXEC) !== 0;
   installFd(call.tx, call.process, fd, { kind: 'dma-buf', path: '', cloexec }, call.event, call.families);
 }

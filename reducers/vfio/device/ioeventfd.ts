@@ -6,7 +6,7 @@ import { takeStruct } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
 import type { IoEventFd, VfioDevice } from '../state.js';
 import { PCI_OFFSET_SHIFT, PCI_ROM_REGION } from '../uapi.js';
-import { msixTable } from './irq-info.js';
+import { msixTable } from './config-space.js';
 import { regionBytes } from './region.js';
 
 /**

@@ -10,7 +10,6 @@ import {
   IRQ_DATA_NONE,
   PCI_NUM_IRQS,
 } from '../uapi.js';
-import { irqCountMax } from './irq-info.js';
 
 /**
  * What all drivers check of a request to set interrupts (`vfio_set_irqs_validate_and_prepare`), and the rules of
@@ -74,17 +73,16 @@ export interface IrqRequest {
 }
 
 /**
- * The checks that all drivers share. `count` undefined: the number of vectors is not known, and a range that may be
- * too long passes here. undefined: the prediction was made.
+ * The checks that all drivers share. `most`: vectors that the index has at most; where fewer may be there, a range that
+ * may be too long passes here. undefined: the prediction was made.
  */
-export function validRequest(call: Call, struct: Bytes, count: number | undefined): IrqRequest | undefined {
+export function validRequest(call: Call, struct: Bytes, most: number): IrqRequest | undefined {
   const flags = struct.u32(4);
   const index = struct.u32(8);
   const start = struct.u32(12);
   const vectors = struct.u32(16);
   const badHeader = index >= PCI_NUM_IRQS || vectors >= U32_MAX - start || (flags & ~(DATA_MASK | ACTION_MASK)) !== 0;
   if (badHeader && refuse(call, R.header)) return undefined;
-  const most = count ?? irqCountMax(index);
   if ((start >= most || start + vectors > most) && refuse(call, R.range)) return undefined;
   const data = flags & DATA_MASK;
   const oneByte = data === IRQ_DATA_BOOL ? 1 : data === IRQ_DATA_EVENTFD ? 4 : 0;

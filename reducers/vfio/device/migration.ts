@@ -2,9 +2,10 @@ import { Bytes } from '../../../core/bytes.js';
 import { add } from '../../../core/u64.js';
 import { type Call, find } from '../../call.js';
 import { MTTY_HEADER_BYTES, MTTY_MIGRATION_FLAGS, mttyDataBytes, portsBytes } from '../../devices/vfio-mtty.js';
-import { installFd, predictNewFd } from '../../files/fds.js';
+import { installFd } from '../../files/fds.js';
+import { outFd } from '../../new-fd.js';
 import { patchDevice, shutMigrationFiles } from '../devices.js';
-import { deviceKey, smallFact } from '../facts.js';
+import { deviceKey, smallFact, teach } from '../facts.js';
 import { refuse, type Rule } from '../rules.js';
 import type { MigrationFile, VfioDevice } from '../state.js';
 import {
@@ -61,7 +62,7 @@ export function getMigrationState(call: Call, device: VfioDevice): void {
   const told = find(call.memOut, add(call.arg, STATE_OFFSET), 4)?.u32(0);
   if (told === undefined) return;
   call.out32(STATE_OFFSET, told, 'device_state');
-  call.noteLearned();
+  teach(call, deviceKey(device.name, 'first_state'), told);
   changeState(call, device.name, told);
 }
 
@@ -87,13 +88,8 @@ export function setMigrationState(call: Call, device: VfioDevice): void {
     return;
   }
   const steps = planSteps(call, device, flags, wanted);
-  if (steps.rule === undefined && steps.opens !== 0) {
-    const fd = predictNewFd(call.tx, call.process);
-    if (fd !== undefined) call.out32(FD_OFFSET, fd, 'data_fd');
-    else call.outUnknown(add(call.arg, FD_OFFSET), 4, 'the lowest free fd of the process is not known');
-  } else {
-    call.out32(FD_OFFSET, NO_FD, 'data_fd');
-  }
+  if (steps.rule === undefined && steps.opens !== 0) outFd(call, FD_OFFSET, 'data_fd');
+  else call.out32(FD_OFFSET, NO_FD, 'data_fd');
   if (steps.rule !== undefined && refuse(call, steps.rule)) {
     walk(call, device, steps.way);
     return;

@@ -19,6 +19,7 @@ import {
   REGION_READ,
   REGION_WRITE,
 } from '../uapi.js';
+import { configOf } from './config-space.js';
 
 /**
  * VFIO_DEVICE_GET_REGION_INFO (`vfio_get_region_info`, then the driver's part). Struct: argsz 0, flags 4, index 8,
@@ -89,8 +90,7 @@ export function portsOf(call: Call, device: VfioDevice): number | undefined {
 
 /** Class code 03 00 in config space; a device whose config space was not read is taken for none. */
 function isVga(call: Call, device: VfioDevice): boolean {
-  const config = call.tx.world.facts.get(deviceKey(device.name, 'config'))?.value;
-  return config instanceof Bytes && config.length >= 12 && config.u8(11) === 3 && config.u8(10) === 0;
+  return configOf(call.tx, device).u16(0x0a) === 0x0300;
 }
 
 function outOffset(call: Call, device: VfioDevice, index: number): void {

@@ -17,10 +17,9 @@ import {
   IRQ_MSI,
   IRQ_MSIX,
 } from '../uapi.js';
-import { irqCount } from './irq-info.js';
 import { type IrqOutcome, irqUnknown } from './irq-outcome.js';
 import { IRQ_HEAD_BYTES, type IrqRequest, SET_IRQS_RULES as R, validRequest } from './irq-request.js';
-import { IRQ_INFO_NO_RESIZE_KNOWN, msiResizes } from './irq-resize.js';
+import { IRQ_INFO_NO_RESIZE_KNOWN, msiResizes, teachBounds, type VectorBounds, vectorBounds } from './irq-vectors.js';
 import { mttyIrqs } from './mtty-irqs.js';
 
 /**
@@ -41,11 +40,10 @@ export function setIrqs(call: Call): void {
     call.unknown('the driver of the device is not known');
     return;
   }
-  const request = validRequest(call, struct, irqCount(call.tx, device, struct.u32(8)));
+  const bounds = vectorBounds(call.tx, device, struct.u32(8));
+  const request = validRequest(call, struct, bounds.most);
   if (request === undefined) return;
-  const outcome = pciIrqs(call, device, request);
-  const count = irqCount(call.tx, device, request.index);
-  conclude(call, device, request, outcome, count);
+  conclude(call, device, request, pciIrqs(call, device, request), bounds);
 }
 
 /** Turns what the driver would do into the prediction, and does it. */
@@ -54,18 +52,45 @@ function conclude(
   device: VfioDevice,
   request: IrqRequest,
   outcome: IrqOutcome,
-  count: number | undefined,
+  bounds: VectorBounds,
 ): void {
-  const surelyInRange = count !== undefined || (outcome.rule?.errno === 'EINVAL' && outcome.unknown === '');
   if (outcome.unknown !== '') call.unknown(outcome.unknown);
-  else if (!surelyInRange)
-    call.unknown(
-      `how many vectors index ${request.index} has was not asked yet (GET_IRQ_INFO), nor read from config space`,
-    );
+  else if (rangeDecides(call, device, request, outcome, bounds)) return;
   if (device.unknownSince >= 0) call.unknown(`interrupts of the device unknown since event ${device.unknownSince}`);
   if (outcome.rule !== undefined && refuse(call, outcome.rule)) return;
   if (!call.succeed('set-irqs.ok')) return;
   if (outcome.after !== undefined) patchDevice(call.tx, device.name, { irqs: outcome.after });
+}
+
+/**
+ * Where it is not known whether the device has the vectors, an EINVAL that nothing else explains says that it has not,
+ * and any other answer that it has. True: the call ends here.
+ */
+function rangeDecides(
+  call: Call,
+  device: VfioDevice,
+  request: IrqRequest,
+  outcome: IrqOutcome,
+  bounds: VectorBounds,
+): boolean {
+  const error = outcome.rule?.errno ?? '';
+  if (error === R.range.errno || covers(bounds.least, request)) return false;
+  const reason = `how many vectors index ${request.index} has was not asked yet (GET_IRQ_INFO), nor read from config space`;
+  if (covers(bounds.usual, request)) {
+    if (!call.failedByFact(R.range.errno, reason)) return false;
+  } else {
+    call.unknown(reason);
+    if (call.recordedErrno !== R.range.errno) {
+      if (call.recordedRet !== null && call.recordedErrno === error) teachBounds(call, device, request, true);
+      return false;
+    }
+  }
+  teachBounds(call, device, request, false);
+  return true;
+}
+
+function covers(vectors: number, { start, count }: IrqRequest): boolean {
+  return start < vectors && start + count <= vectors;
 }
 
 // ---- vfio-pci ----------------------------------------------------------------------------------------------
