@@ -253,6 +253,17 @@ export class Call {
   }
 
   /**
+   * {@link failedByFact} for a part of the machine that the call needs: a success shows that the machine has it, which is
+   * learned. `open`: neither is shown, and the prediction goes on as if it had.
+   */
+  partByFact(errno: string, reason: string): 'has' | 'lacks' | 'open' {
+    if (this.failedByFact(errno, reason)) return 'lacks';
+    if (!this.#recordedSuccess()) return 'open';
+    this.#learnedNow = true;
+    return 'has';
+  }
+
+  /**
    * Says that the answer cannot be predicted, and why: `payload not recorded`, `not modelled`,
    * `mappings unknown since event 12`. True when the recording says that the call succeeded, so the
    * handler can carry the unknown into the state.

@@ -36,6 +36,8 @@ export function mockTraits(huge: boolean, dirtyTracking: boolean): DomainTraits 
     pgsizes: huge ? HUGE_PGSIZES : DEFAULT_PGSIZES,
     aperture: Object.freeze(huge ? { start: 0, last: 0x3f_ffff_ffff } : { start: 0x100_0000, last: 0x7fff_ffff }),
     dirtyTracking,
+    table: '',
+    takesReadOnly: true,
   });
 }
 

@@ -1,6 +1,6 @@
-import { Bytes } from '../../core/bytes.js';
 import { mockAttach, mockAttachPasid, mockDetach, mockDetachPasid } from '../devices/mock-domain.js';
 import type { Tx } from '../tx.js';
+import { REAL_ATTACH_RULES, refuseDomain } from './attach-real.js';
 import { addUsers, contextOf, deviceOf, objectOf, typedObject } from './context.js';
 import { answerFaultsOf } from './eventq-state.js';
 import { putHwpt } from './hwpt-object.js';
@@ -21,11 +21,7 @@ export const ATTACH_RULES: readonly Rule[] = [
   { id: 'attach.other-hwpt', errno: 'EINVAL', text: 'the group is attached to another HWPT' },
   { id: 'attach.pasid-compat', errno: 'EINVAL', text: 'the HWPT, or the one of PASID 0, was not made for PASIDs' },
   { id: 'attach.other-iommu', errno: 'EINVAL', text: 'the domain belongs to another kind of IOMMU' },
-  {
-    id: 'attach.pasid-range',
-    errno: 'EINVAL',
-    text: 'the PASID is beyond those that the device and its IOMMU support',
-  },
+  ...REAL_ATTACH_RULES,
   { id: 'replace.not-attached', errno: 'EINVAL', text: 'the device is not attached' },
 ];
 
@@ -33,7 +29,6 @@ const TWICE = refusal('EBUSY', 'attach.twice');
 const OTHER_HWPT = refusal('EINVAL', 'attach.other-hwpt');
 const PASID_COMPAT = refusal('EINVAL', 'attach.pasid-compat');
 const OTHER_IOMMU = refusal('EINVAL', 'attach.other-iommu');
-const PASID_RANGE = refusal('EINVAL', 'attach.pasid-range');
 const NOT_ATTACHED = refusal('EINVAL', 'replace.not-attached');
 
 export type Hwpt = PagingHwpt | NestedHwpt;
@@ -95,22 +90,10 @@ function attachDomain(
   if (refused !== undefined) return refused;
   const owner = hwpt.type === 'hwpt-paging' ? hwpt.domain.owner : hwpt.owner;
   if ((owner === 'mock') !== (device.mock !== null)) return OTHER_IOMMU;
-  if (device.mock === null) return pasid !== 0 && beyondPasids(tx, device, pasid) ? PASID_RANGE : undefined;
+  if (device.mock === null) return refuseDomain(tx, contextId, device, hwpt, pasid);
   return pasid === 0
     ? mockAttach(tx, contextId, device, hwpt, old)
     : mockAttachPasid(tx, contextId, device, hwpt, old, pasid);
-}
-
-/** Whether GET_HW_INFO told that the device has PASIDs, and fewer; one that has none never sees the domain. */
-function beyondPasids(tx: Tx, device: BoundDevice, pasid: number): boolean {
-  const log2 = maxPasidLog2(tx, device);
-  return log2 !== undefined && log2 > 0 && pasid >= 2 ** log2;
-}
-
-/** As GET_HW_INFO told; 0 for a device without PASIDs. */
-export function maxPasidLog2(tx: Tx, device: BoundDevice): number | undefined {
-  const told = tx.world.facts.get(`iommu/${device.key}/max_pasid_log2`)?.value;
-  return told instanceof Bytes ? told.u8(0) : undefined;
 }
 
 /** Attaches a device to a HWPT (`iommufd_hw_pagetable_attach`). */

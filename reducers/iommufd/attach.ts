@@ -1,6 +1,7 @@
 import { mockTraits } from '../devices/mock-domain.js';
 import type { Tx } from '../tx.js';
 import { attachHwpt, attachmentOf, detachHwpt, ioasKeyOf, replaceHwpt } from './attach-hwpt.js';
+import { domainInDoubt } from './attach-real.js';
 import {
   addIoas,
   addUsers,
@@ -206,7 +207,7 @@ function changePt(
   switch (object.type) {
     case 'hwpt-paging':
     case 'hwpt-nested':
-      return change(tx, contextId, deviceId, ptId, pasid) ?? attached(tx, contextId, ptId);
+      return change(tx, contextId, deviceId, ptId, pasid) ?? attached(tx, contextId, deviceId, ptId);
     case 'ioas':
       return autoDomain(tx, contextId, deviceId, ptId, seq, pasid, told, change);
     default:
@@ -214,11 +215,15 @@ function changePt(
   }
 }
 
-/** An attach that worked; what is mapped far up may be where the device reserves a range. */
-function attached(tx: Tx, contextId: number, ptId: number): Attached {
+/**
+ * An attach that worked, for all that is known: what is mapped far up may be where the device reserves a range, and its
+ * IOMMU may not take the domain.
+ */
+function attached(tx: Tx, contextId: number, deviceId: number, ptId: number): Attached {
   const ioasKey = ioasKeyOf(tx, contextId, ptId);
-  const inDoubt = ioasKey === undefined ? undefined : areasInDoubt(ioasByKey(tx, ioasKey));
-  return inDoubt === undefined ? { ptId } : { ptId, unknown: inDoubt.unknown };
+  const areas = ioasKey === undefined ? undefined : areasInDoubt(ioasByKey(tx, ioasKey))?.unknown;
+  const unknown = areas ?? domainInDoubt(tx, contextId, deviceOf(tx, contextId, deviceId), ptId);
+  return unknown === undefined ? { ptId } : { ptId, unknown };
 }
 
 /** Finds or makes the automatic HWPT of an IOAS for a device (`iommufd_device_auto_get_domain`). */
@@ -236,7 +241,7 @@ function autoDomain(
     if (id === told.passOver || (told.hwpt ?? id) !== id) continue;
     if (!typedObject(tx, contextId, id, 'hwpt-paging')?.auto) continue;
     const refused = change(tx, contextId, deviceId, id, pasid);
-    if (refused === undefined) return attached(tx, contextId, id);
+    if (refused === undefined) return attached(tx, contextId, deviceId, id);
     if (refused.errno !== 'EINVAL') return refused;
   }
   const device = deviceOf(tx, contextId, deviceId);
@@ -268,7 +273,7 @@ function autoDomain(
 }
 
 function defaultTraits(tx: Tx, device: BoundDevice): DomainTraits {
-  return device.mock !== null ? mockTraits(false, false) : realTraits(tx, device.key, false);
+  return device.mock !== null ? mockTraits(false, false) : realTraits(tx, device, 0);
 }
 
 function abandonHwpt(tx: Tx, contextId: number, hwptId: number): void {

@@ -6,7 +6,7 @@ import { contextOf, ioasByKey, markContextUnknown, recorded32, typedObject } fro
 import { commonPageSizes } from './domain.js';
 import { addSharer, pinArea, sharePages, unpinArea } from './held-pages.js';
 import { deleteArea, insertArea, usableRanges } from './iopt.js';
-import { learnRanges, pendingText, rangeCountKey, rangesFrom } from './limits.js';
+import { learnRanges, pendingText, rangeCountKey, rangesFrom, tableKey } from './limits.js';
 import { mapUserMemory } from './map.js';
 import { refuseSmallPages, setLargePages } from './option.js';
 import { byteAt } from './pages.js';
@@ -313,7 +313,7 @@ function learnSize(call: Call, ioas: Ioas): number | undefined {
 /** Page sizes of real domains are told here only; later answers must agree. */
 function learnPageSizes(call: Call, ioas: Ioas): void {
   const hwpt = typedObject(call.tx, ioas.context, ioas.hwpts[0] ?? 0, 'hwpt-paging');
-  if (hwpt !== undefined) call.learn64(8, `iommu/${hwpt.domain.owner}/pgsizes`, 'iova_pgsizes');
+  if (hwpt !== undefined) call.learn64(8, `iommu/${tableKey(hwpt.domain)}/pgsizes`, 'iova_pgsizes');
 }
 
 /** The whole answer, and then the parts of it that fit. */

@@ -199,7 +199,7 @@ function* ofObject(world: World, context: IommufdContext, object: IommuObject): 
       return;
     case 'hw-queue': {
       const viommu = context.objects.get(object.viommu);
-      if (viommu?.type !== 'viommu' || viommu.queues[object.index] !== id) yield 'is none of its vIOMMU';
+      if (viommu?.type !== 'viommu' || viommu.queues.get(object.index) !== id) yield 'is none of its vIOMMU';
       if (typeOf(context, object.access) !== 'access' || wrong(object.previous, 'hw-queue'))
         yield 'lacks its access or its predecessor';
       return;
@@ -235,7 +235,7 @@ function* ofViommu(context: IommufdContext, viommu: Viommu): Generator<string> {
   if (typeOf(context, viommu.hwpt) !== 'hwpt-paging') yield 'stands on no HWPT';
   for (const id of viommu.vdevices.values()) if (typeOf(context, id) !== 'vdevice') yield `has no vDEVICE ${id}`;
   for (const id of viommu.veventqs) if (typeOf(context, id) !== 'veventq') yield `has no event queue ${id}`;
-  for (const id of viommu.queues) if (id !== 0 && typeOf(context, id) !== 'hw-queue') yield `has no HW queue ${id}`;
+  for (const id of viommu.queues.values()) if (typeOf(context, id) !== 'hw-queue') yield `has no HW queue ${id}`;
   if (viommu.mmapOffset !== 0 && context.mmaps.get(viommu.mmapOffset)?.owner !== viommu.id)
     yield 'offers nothing to mmap';
 }

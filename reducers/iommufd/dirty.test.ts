@@ -129,7 +129,7 @@ test('of a real domain nothing is known, and the mock operations refuse it', () 
 });
 
 test('a domain with pages larger than those of the CPU fits no IOAS', () => {
-  const traits = { owner: 'x', aperture: null, dirtyTracking: false };
+  const traits = { owner: 'x', aperture: null, dirtyTracking: false, table: '', takesReadOnly: true };
   assert.is(smallestPage({ ...traits, pgsizes: 0x20_0000 }) > 4096, true);
   assert.is(smallestPage({ ...traits, pgsizes: 0x1f_ffff_f800 }), 2048);
   assert.is(smallestPage({ ...traits, pgsizes: 0 }), 4096);

@@ -3,11 +3,12 @@ import type { Tx } from '../tx.js';
 import { Asked } from './asked.js';
 import { ioasByKey, patchIoas, typedObject } from './context.js';
 import { NOT_HELD, pinArea, refusePages, unpinArea } from './held-pages.js';
+import { DIRTY_TRACKING, driverOf, NEST_PARENT, tableOf } from './hardware.js';
 import { areasInDoubt, checkAlignment, PAGE, replaceArea } from './iopt.js';
-import { reserveOutside, toldAperture, toldPageSizes, unreserveOutside } from './limits.js';
+import { reserveOutside, tableKey, toldAperture, toldPageSizes, unreserveOutside } from './limits.js';
 import { byteAt, refuseEntry } from './pages.js';
-import { type Refusal, type Rule, refusal } from './rules.js';
-import type { DomainTraits, Ioas } from './state.js';
+import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
+import type { BoundDevice, DomainTraits, Ioas } from './state.js';
 
 /**
  * Domains of an IOAS: what a page table adds to its IOVA space while it is part of it.
@@ -17,9 +18,12 @@ import type { DomainTraits, Ioas } from './state.js';
  */
 export const DOMAIN_RULES: readonly Rule[] = [
   { id: 'domain.page-size', errno: 'EINVAL', text: 'the smallest page of the domain is larger than the CPU page' },
+  { id: 'domain.read-only', errno: 'EINVAL', text: 'the nest parent of VT-d takes no memory that is only read' },
 ];
 
 const PAGE_SIZE_TOO_LARGE = refusal('EINVAL', 'domain.page-size');
+const READ_ONLY = refusal('EINVAL', 'domain.read-only');
+const READ_ONLY_IN_DOUBT = notKnown('whether this nest parent takes read-only memory: the kind of IOMMU was not told');
 
 /** Smallest page of a domain in bytes; a real IOMMU that has not told has the CPU's page. */
 export function smallestPage(traits: DomainTraits): number {
@@ -29,14 +33,42 @@ export function smallestPage(traits: DomainTraits): number {
   return size;
 }
 
-/** What a real device's domain is known to be. */
-export function realTraits(tx: Tx, deviceKey: string, dirtyTracking: boolean): DomainTraits {
+/** What the domain of a real device is known to be, by the flags of HWPT_ALLOC that it is made with. */
+export function realTraits(tx: Tx, device: BoundDevice, flags: number): DomainTraits {
+  const table = tableOf(tx, device, flags);
+  const key = tableKey({ owner: device.key, table });
   return Object.freeze({
-    owner: deviceKey,
-    pgsizes: toldPageSizes(tx, deviceKey),
-    aperture: toldAperture(tx, deviceKey) ?? null,
-    dirtyTracking,
+    owner: device.key,
+    pgsizes: toldPageSizes(tx, key),
+    aperture: toldAperture(tx, key) ?? null,
+    dirtyTracking: (flags & DIRTY_TRACKING) !== 0,
+    table,
+    takesReadOnly: (flags & NEST_PARENT) === 0 ? true : takesReadOnlyAsParent(tx, device),
   });
+}
+
+/** VT-d lets no parent of nested domains map memory that is only read, for an erratum's sake. */
+function takesReadOnlyAsParent(tx: Tx, device: BoundDevice): boolean | null {
+  const driver = driverOf(tx, device);
+  return driver === 'unknown' ? null : driver !== 'intel';
+}
+
+/** Why a domain does not take an area with these rights. */
+function refuseRights(traits: DomainTraits, prot: number): Refusal | undefined {
+  const refused = refuseEntry(prot);
+  if (refused !== undefined || (prot & 2) !== 0 || traits.takesReadOnly === true) return refused;
+  return traits.takesReadOnly === false ? READ_ONLY : READ_ONLY_IN_DOUBT;
+}
+
+/** Why no area with these rights can be mapped in an IOAS that has domains. */
+export function refuseAreaRights(tx: Tx, ioas: Ioas, prot: number): Refusal | undefined {
+  if ((prot & 2) !== 0) return undefined;
+  for (const id of ioas.hwpts) {
+    const hwpt = typedObject(tx, ioas.context, id, 'hwpt-paging');
+    const refused = hwpt === undefined ? undefined : refuseRights(hwpt.domain, prot);
+    if (refused !== undefined) return refused;
+  }
+  return undefined;
 }
 
 /**
@@ -57,7 +89,7 @@ export function addDomain(
     const refused = checkAlignment(ioas, alignment);
     if (refused !== undefined) return refused;
   }
-  const refused = reserveOutside(tx, ioasKey, hwptId, traits) ?? fillFirst(tx, ioasByKey(tx, ioasKey), seq);
+  const refused = reserveOutside(tx, ioasKey, hwptId, traits) ?? fill(tx, ioasByKey(tx, ioasKey), traits, seq);
   if (refused !== undefined && refused.unknown === '') {
     unreserveOutside(tx, ioasKey, hwptId);
     return refused;
@@ -67,21 +99,30 @@ export function addDomain(
 }
 
 /** The first domain makes the pages of all areas pinned; later ones take the page frames from it. */
-function fillFirst(tx: Tx, ioas: Ioas, seq: number): Refusal | undefined {
-  if (ioas.hwpts.length > 0) return undefined;
+function fill(tx: Tx, ioas: Ioas, traits: DomainTraits, seq: number): Refusal | undefined {
+  if (ioas.hwpts.length > 0) return traits.takesReadOnly === true ? undefined : refuseAll(ioas, traits);
   let doubt: Refusal | undefined;
   const asked = new Asked(tx);
   for (const area of ioas.areas.values()) {
     const last = byteAt(area, area.last);
     const refused =
       refusePages(tx, area.pages, area, area.startByte, last) ??
-      refuseEntry(area.prot) ??
+      refuseRights(traits, area.prot) ??
       asked.add(area.pages, area, area.startByte, last);
     if (refused !== undefined && refused.unknown === '') return refused;
     doubt ??= refused;
   }
   for (const area of [...ioas.areas.values()]) replaceArea(tx, ioas.id, pinArea(tx, ioas.id, area, seq));
   return doubt;
+}
+
+/** Why a further domain does not take the areas, whose pages are pinned already. */
+function refuseAll(ioas: Ioas, traits: DomainTraits): Refusal | undefined {
+  for (const area of ioas.areas.values()) {
+    const refused = refuseRights(traits, area.prot);
+    if (refused !== undefined) return refused;
+  }
+  return undefined;
 }
 
 /** The last domain is gone: no area is pinned by one any more. */

@@ -20,6 +20,7 @@ import { typedObject } from './context.js';
 import { smallestPage } from './domain.js';
 import { destroyBusyText, objectText } from './explain-objects.js';
 import { longestFree, PAGE } from './iopt.js';
+import { tableKey } from './limits.js';
 import { byteAt } from './pages.js';
 import { type DmaRequest, dmaRequest } from './request.js';
 import type { Area, Ioas, IommufdContext } from './state.js';
@@ -192,9 +193,9 @@ function ownerText(call: Call, ioas: Ioas, owner: string): string {
     case 'hwpt': {
       const hwpt = typedObject(call.tx, ioas.context, Number(key), 'hwpt-paging');
       if (hwpt === undefined) return `outside the aperture of HWPT ${key}`;
-      const { aperture, owner: device } = hwpt.domain;
+      const { aperture } = hwpt.domain;
       const bits = aperture === null ? '' : ` of ${bitsOf(aperture.last)} bits`;
-      return `outside the aperture${bits} of HWPT ${key} of event ${hwpt.since}${toldBy(call, `iommu/${device}/aperture`)}`;
+      return `outside the aperture${bits} of HWPT ${key} of event ${hwpt.since}${toldBy(call, `iommu/${tableKey(hwpt.domain)}/aperture`)}`;
     }
     case 'device':
       return `by device ${key}${toldBy(call, `iommu/${key}/reserved`)}`;

@@ -14,11 +14,11 @@ export function destroyHwQueue(tx: Tx, contextId: number, queue: HwQueue): void 
     destroyAccess(tx, contextId, queue.access);
   }
   const viommu = typedObject(tx, contextId, queue.viommu, 'viommu');
-  if (viommu !== undefined)
-    patchObject(tx, contextId, viommu, {
-      users: viommu.users - 1,
-      queues: Object.freeze(viommu.queues.map((id) => (id === queue.id ? 0 : id))),
-    });
+  if (viommu !== undefined) {
+    const queues = viommu.queues.edit();
+    queues.delete(queue.index);
+    patchObject(tx, contextId, viommu, { users: viommu.users - 1, queues: queues.freeze() });
+  }
   if (queue.previous !== 0) addUsers(tx, contextId, queue.previous, -1);
   dropObject(tx, contextId, queue.id);
 }

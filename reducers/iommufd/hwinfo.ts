@@ -3,6 +3,16 @@ import { add } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { MAY_BE_MEDIATED, mayBeMediated } from './attach.js';
 import { lookup } from './context.js';
+import {
+  driverOf,
+  driverOfInfo,
+  INFO_SMMUV3,
+  INFO_TEGRA,
+  type IommuDriver,
+  needs,
+  type Support,
+  tellDriver,
+} from './hardware.js';
 import type { Rule } from './rules.js';
 import type { BoundDevice } from './state.js';
 import { probeBuffer } from './user-buffer.js';
@@ -86,24 +96,68 @@ function writeData(call: Call, data: Bytes, room: number): void {
   if (zeroed > 0) call.outBytes(add(buffer, copied), new Bytes(new Uint8Array(zeroed)), 'data_uptr');
 }
 
+/**
+ * A driver knows the type of its own data, and Tegra's CMDQV one more beside that of its SMMUv3; drivers without data take
+ * any type and give none.
+ */
+function knowsType(driver: IommuDriver, type: number): Support {
+  switch (driver) {
+    case 'unknown':
+      return undefined;
+    case 'other':
+      return true;
+    case 'smmuv3':
+      return type === INFO_SMMUV3 || (type === INFO_TEGRA ? undefined : false);
+    default:
+      return driverOfInfo(type) === driver;
+  }
+}
+
 function realInfo(call: Call, device: BoundDevice, type: number): void {
-  const key = `iommu/${device.key}`;
-  // A driver that does not know a type refuses it: the recording of this machine has to show which it knows.
-  if (type !== TYPE_DEFAULT) call.unknown('not modelled: types of data that this IOMMU knows');
+  const driver = driverOf(call.tx, device);
+  const what = `hardware info of type ${type}`;
+  if (type !== TYPE_DEFAULT) {
+    const knows = knowsType(driver, type);
+    if (needs(call, device.key, what, knows, 'EOPNOTSUPP', 'hw-info.type')) return;
+  }
   const room = call.struct.u32(OUT_DATA_LENGTH);
   const buffer = call.struct.u64(16);
   if (probeBuffer(call, buffer, room, true) === 'fault' && call.fail('EFAULT', 'hw-info.fault')) return;
   if (!call.succeed('hw-info.ok')) return;
-  const full = call.learn32(OUT_DATA_LENGTH, `${key}/hw_info_bytes`, 'data_len');
-  call.learn32(OUT_DATA_TYPE, `${key}/hw_info_type`, 'out_data_type');
+  const key = `iommu/${device.key}`;
   call.learnBytes(add(call.arg, OUT_MAX_PASID_LOG2), 1, `${key}/max_pasid_log2`, 'out_max_pasid_log2');
+  learnCapabilities(call, key);
+  const second = type === INFO_TEGRA;
+  if (second) call.out32(OUT_DATA_TYPE, INFO_TEGRA, 'out_data_type');
+  else {
+    const told = call.learn32(OUT_DATA_TYPE, `${key}/hw_info_type`, 'out_data_type');
+    if (told !== undefined) tellDriver(call, driverOfInfo(told));
+  }
+  const full = call.learn32(OUT_DATA_LENGTH, `${key}/hw_info_bytes${second ? `_${type}` : ''}`, 'data_len');
+  learnData(call, `${key}/hw_info/${second ? `${type}-` : ''}`, full, room);
+}
+
+function learnCapabilities(call: Call, key: string): void {
   const told = toldCapabilities(call);
+  const known = call.tx.world.facts.get(`${key}/capabilities`)?.value;
+  const at = add(call.arg, OUT_CAPABILITIES);
   if (told === CAPABILITIES_BYTES) call.learn64(OUT_CAPABILITIES, `${key}/capabilities`, 'out_capabilities');
-  else if (told > 0) call.outUnknown(add(call.arg, OUT_CAPABILITIES), told, 'a part of the capabilities');
-  const copied = Math.min(room, full ?? 0);
-  if (copied > 0) call.learnBytes(buffer, copied, `${key}/hw_info/${copied}`, 'data_uptr');
-  const shownBytes = call.memOut.find((note) => note.addr === buffer)?.bytes.length ?? 0;
-  const zeroed = Math.min(room, shownBytes) - copied;
-  if (full !== undefined && zeroed > 0)
-    call.outBytes(add(buffer, copied), new Bytes(new Uint8Array(zeroed)), 'data_uptr');
+  else if (told > 0 && known instanceof Bytes) call.outBytes(at, known.slice(0, told), 'out_capabilities');
+  else if (told > 0) call.outUnknown(at, told, 'a part of the capabilities');
+}
+
+/** The driver's bytes as far as there is room, then zeroes as far as the recording can show them. */
+function learnData(call: Call, key: string, full: number | undefined, room: number): void {
+  if (full === undefined) return;
+  const whole = call.tx.world.facts.get(`${key}${full}`)?.value;
+  if (whole instanceof Bytes && whole.length === full) {
+    writeData(call, whole, room);
+    return;
+  }
+  const buffer = call.struct.u64(16);
+  const copied = Math.min(room, full);
+  if (copied > 0) call.learnBytes(buffer, copied, `${key}${copied}`, 'data_uptr');
+  const shown = call.memOut.find((note) => note.addr === buffer)?.bytes.length ?? 0;
+  const zeroed = Math.min(room, shown) - copied;
+  if (zeroed > 0) call.outBytes(add(buffer, copied), new Bytes(new Uint8Array(zeroed)), 'data_uptr');
 }

@@ -141,7 +141,7 @@ test('HWPT_ALLOC on a parent', () => {
   const plain = b.hwptAlloc(device, ioas).u32(16);
   const parent = b.hwptAlloc(device, ioas, NEST_PARENT).u32(16);
   const rows: [string, string, Answer][] = [
-    ['EOPNOTSUPP', 'hwpt-alloc.flags', withData(b, device, parent, NEST_PARENT, 0)],
+    ['EOPNOTSUPP', 'hwpt-alloc.nested-flags', withData(b, device, parent, NEST_PARENT, 0)],
     ['EOPNOTSUPP', 'hwpt-alloc.nested-data', b.hwptAlloc(device, parent)],
     ['EINVAL', 'hwpt-alloc.no-nest-parent', withData(b, device, plain, 0, 0)],
     ['EINVAL', 'hwpt-alloc.no-nest-parent', withData(b, device, auto, 0, 0)],
@@ -284,6 +284,7 @@ test('GET_HW_INFO of a real device is learned once and then kept', () => {
 
 test('every rule has a row', () => {
   seen.add('mock-attach.vdevice'); // viommu.test.ts
-  seen.add('attach.pasid-range'); // vfio/device/cdev.test.ts
+  // vfio/device/cdev.test.ts
+  for (const rule of ['attach.pasid-range', 'attach.page-requests', 'attach.smmu-page-requests']) seen.add(rule);
   allSeen(seen, [DEVICE_RULES, ATTACH_RULES, HWPT_RULES, HW_INFO_RULES, MOCK_RULES, DEVICE_TEST_RULES]);
 });

@@ -1,4 +1,3 @@
-import { Bytes } from '../../core/bytes.js';
 import type { Call } from '../call.js';
 import { MOCK_OWNER, mockTraits } from '../devices/mock-domain.js';
 import { MAY_BE_MEDIATED, mayBeMediated } from './attach.js';
@@ -14,11 +13,12 @@ import {
   typedObject,
 } from './context.js';
 import { realTraits } from './domain.js';
+import { DIRTY_TRACKING, FAULT_ID_VALID, makesPageTable, NEST_PARENT, needs, PASID, tracksDirty } from './hardware.js';
 import { makePagingHwpt } from './hwpt-make.js';
+import { NESTED_RULES, nestedData, selftestData } from './hwpt-nested.js';
 import { destroyNestedHwpt, destroyPagingHwpt, setFault } from './hwpt-object.js';
 import type { Rule } from './rules.js';
 import type { BoundDevice, DomainTraits, IoasObject, NestedHwpt, PagingHwpt, Viommu } from './state.js';
-import { readUserData } from './user-data.js';
 
 /**
  * HWPT_ALLOC (drivers/iommu/iommufd/hw_pagetable.c, and for mock devices selftest.c).
@@ -26,7 +26,7 @@ import { readUserData } from './user-data.js';
  * What is made depends on the object that `pt_id` names: of an IOAS a paging HWPT, filled with its areas; of a paging
  * HWPT that may be a parent, or of a vIOMMU, a nested one. The driver looks at flags and data after the core did. The
  * fault queue is looked up last, when the domain is already part of the IOAS.
- * What real IOMMUs say to flags and data is not known unless GET_HW_INFO told.
+ * What a real driver makes of the flags depends on the hardware (hardware.ts).
  */
 export const HWPT_RULES: readonly Rule[] = [
   { id: 'hwpt-alloc.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
@@ -37,25 +37,14 @@ export const HWPT_RULES: readonly Rule[] = [
   { id: 'hwpt-alloc.flags', errno: 'EOPNOTSUPP', text: 'a flag is unknown here' },
   { id: 'hwpt-alloc.dirty', errno: 'EOPNOTSUPP', text: 'the device does not track dirty pages' },
   { id: 'hwpt-alloc.fault-parent', errno: 'EOPNOTSUPP', text: 'a nest parent cannot have a fault queue' },
-  { id: 'hwpt-alloc.data-type', errno: 'EOPNOTSUPP', text: 'the driver does not know the type of data' },
-  { id: 'hwpt-alloc.data-size', errno: 'EINVAL', text: 'the data is shorter or longer than the driver takes' },
-  { id: 'hwpt-alloc.data-fault', errno: 'EFAULT', text: 'the data cannot be read' },
+  { id: 'hwpt-alloc.driver', errno: 'EOPNOTSUPP', text: 'the driver makes no page table for these flags' },
   { id: 'hwpt-alloc.page-table', errno: 'EOPNOTSUPP', text: 'the mock driver has no such page table' },
-  { id: 'hwpt-alloc.nested-data', errno: 'EOPNOTSUPP', text: 'a nested HWPT needs data' },
-  { id: 'hwpt-alloc.no-nest-parent', errno: 'EINVAL', text: 'the parent was not made to be one' },
-  { id: 'hwpt-alloc.other-iommu', errno: 'EINVAL', text: 'the vIOMMU belongs to another IOMMU than the device' },
+  ...NESTED_RULES,
   { id: 'hwpt-alloc.fault', errno: 'ENOENT', text: 'no fault queue has the id' },
   { id: 'hwpt-alloc.ok', errno: '', text: 'the HWPT is made' },
 ];
 
-const DATA_RULES = { size: 'hwpt-alloc.data-size', fault: 'hwpt-alloc.data-fault' };
-
-const NEST_PARENT = 1;
-const DIRTY_TRACKING = 2;
-const FAULT_ID_VALID = 4;
-const PASID = 8;
 const DATA_NONE = 0;
-export const DATA_SELFTEST = 0xdead;
 
 export function hwptAlloc(call: Call): void {
   const s = call.struct;
@@ -132,39 +121,28 @@ function mockPaging(call: Call, device: BoundDevice, flags: number): DomainTrait
   return mockTraits(pageTable === 1, dirty);
 }
 
-const HW_CAP_DIRTY_TRACKING = 1;
-
-/** What is known of a real IOMMU: no flags always work, dirty tracking as GET_HW_INFO said. */
+/**
+ * The domain that a real driver makes. None takes data for a paging HWPT; plain ones always work; what flags choose depends
+ * on the hardware.
+ */
 function realPaging(call: Call, device: BoundDevice, flags: number): DomainTraits | undefined {
-  const dirty = (flags & DIRTY_TRACKING) !== 0;
-  if (dirty) {
-    const told = call.tx.world.facts.get(`iommu/${device.key}/capabilities`)?.value;
-    if (!(told instanceof Bytes)) call.unknown(`capabilities of ${device.key} not recorded yet`);
-    else if ((told.u32(0) & HW_CAP_DIRTY_TRACKING) === 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.dirty'))
-      return undefined;
-  }
+  if (call.struct.u32(28) !== 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.data-type')) return undefined;
+  const noDirty = (flags & DIRTY_TRACKING) !== 0 && tracksDirty(call.tx, device) === false;
+  if (noDirty && call.fail('EOPNOTSUPP', 'hwpt-alloc.dirty')) return undefined;
   if (flags & FAULT_ID_VALID && flags & NEST_PARENT && call.fail('EOPNOTSUPP', 'hwpt-alloc.fault-parent'))
     return undefined;
-  if ((flags & (NEST_PARENT | PASID)) !== 0 || call.struct.u32(28) !== 0)
-    call.unknown('not modelled: what this IOMMU says to nesting, PASIDs and driver data');
-  return realTraits(call.tx, device.key, dirty);
+  const asked = flags & (NEST_PARENT | DIRTY_TRACKING | PASID);
+  const what = `HWPT with flags ${asked}`;
+  const made = makesPageTable(call.tx, device, asked);
+  if (asked !== 0 && needs(call, device.key, what, made, 'EOPNOTSUPP', 'hwpt-alloc.driver')) return undefined;
+  return realTraits(call.tx, device, asked);
 }
 
 // ---- nested -------------------------------------------------------------------------------------------------
 
 function nested(call: Call, device: BoundDevice, parent: PagingHwpt | Viommu): void {
-  const s = call.struct;
-  const flags = s.u32(4);
-  if (parent.type === 'viommu' && parent.owner !== ownerOf(device) && call.fail('EINVAL', 'hwpt-alloc.other-iommu'))
-    return;
-  if ((flags & ~(FAULT_ID_VALID | PASID)) !== 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.flags')) return;
-  if (s.u32(28) === 0 && call.fail('EOPNOTSUPP', 'hwpt-alloc.nested-data')) return;
-  if (parent.type === 'hwpt-paging') {
-    const usable = !parent.auto && parent.nestParent && parent.domain.owner === ownerOf(device);
-    if (!usable && call.fail('EINVAL', 'hwpt-alloc.no-nest-parent')) return;
-  }
-  const iotlb = device.mock !== null ? mockIotlb(call) : realNested(call);
-  if (iotlb === undefined) return;
+  const data = nestedData(call, device, parent);
+  if (data === undefined) return;
   call.trial();
   const contextId = call.file.object;
   const id = newObjectId(call, 16);
@@ -176,44 +154,14 @@ function nested(call: Call, device: BoundDevice, parent: PagingHwpt | Viommu): v
     since: call.event.seq,
     parent: parent.type === 'viommu' ? parent.hwpt : parent.id,
     viommu: parent.type === 'viommu' ? parent.id : 0,
-    owner: ownerOf(device),
-    pasidCompat: (flags & PASID) !== 0,
+    owner: device.mock !== null ? MOCK_OWNER : device.key,
+    pasidCompat: (call.struct.u32(4) & PASID) !== 0,
     fault: 0,
-    iotlb,
+    ...data,
   };
   putObject(call.tx, contextId, hwpt);
   addUsers(call.tx, contextId, parent.id, 1);
   finish(call, hwpt, (made) => destroyNestedHwpt(call.tx, contextId, made as NestedHwpt));
-}
-
-function ownerOf(device: BoundDevice): string {
-  return device.mock !== null ? MOCK_OWNER : device.key;
-}
-
-/** The mock driver's own data that the call brings, or undefined after a prediction. */
-function selftestData(call: Call): Bytes | undefined {
-  const s = call.struct;
-  if (s.u32(24) !== DATA_SELFTEST && call.fail('EOPNOTSUPP', 'hwpt-alloc.data-type')) return undefined;
-  const data = readUserData(call, s.u64(32), s.u32(28), 8, 4, DATA_RULES);
-  if (data === undefined) {
-    call.unknown('payload not recorded');
-    return undefined;
-  }
-  if ('bytes' in data) return data.bytes;
-  call.fail(data.errno, data.rule);
-  return undefined;
-}
-
-/** The IOTLB of a nested mock domain (`__mock_domain_alloc_nested`), or undefined after a failure. */
-function mockIotlb(call: Call): readonly number[] | undefined {
-  const bytes = selftestData(call);
-  if (bytes === undefined) return undefined;
-  const value = bytes.u32(0);
-  return Object.freeze([value, value, value, value]);
-}
-
-function realNested(call: Call): readonly number[] | undefined {
-  return call.unknown('not modelled: nested domains of real IOMMUs') ? Object.freeze([]) : undefined;
 }
 
 // ---- the end that both share --------------------------------------------------------------------------------

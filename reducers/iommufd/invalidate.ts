@@ -1,48 +1,40 @@
-import type { Bytes } from '../../core/bytes.js';
-import { add, mul } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { missing, objectOf, patchObject, typedObject } from './context.js';
+import { missing, objectOf } from './context.js';
+import { needs, viommuKind } from './hardware.js';
+import { nestedIotlb, viommuCaches } from './invalidate-mock.js';
+import { intelRequests, smmuRequests } from './invalidate-real.js';
+import { type Outcome, refused } from './invalidate-array.js';
 import { PAGE } from './iopt.js';
 import type { Rule } from './rules.js';
 import type { NestedHwpt, Viommu } from './state.js';
 
 /**
- * HWPT_INVALIDATE (drivers/iommu/iommufd/hw_pagetable.c; for mock devices selftest.c).
+ * HWPT_INVALIDATE (drivers/iommu/iommufd/hw_pagetable.c).
  *
  * A nested HWPT or a vIOMMU hands an array of requests to its driver, which stops at the first bad one. Whatever the
  * result, the kernel writes the struct back with the number of requests that were done. Requests that were
- * done before a bad one have taken effect.
+ * done before a bad one have taken effect. VT-d takes them for a HWPT, SMMUv3 and Tegra's CMDQV for a vIOMMU, the mock for
+ * both; AMD-Vi takes none.
  */
 export const INVALIDATE_RULES: readonly Rule[] = [
   { id: 'invalidate.reserved', errno: 'EOPNOTSUPP', text: 'the reserved field is not 0' },
   { id: 'invalidate.array', errno: 'EINVAL', text: 'the array has no address, or too many or too long entries' },
   { id: 'invalidate.object', errno: 'ENOENT', text: 'no object has the id' },
   { id: 'invalidate.type', errno: 'EINVAL', text: 'the object is neither nested HWPT nor vIOMMU' },
+  { id: 'invalidate.driver', errno: 'EOPNOTSUPP', text: 'the driver takes no requests for such an object' },
+  { id: 'invalidate.memory', errno: 'ENOMEM', text: 'a copy of all requests would be larger than 4 MiB' },
   { id: 'invalidate.data-type', errno: 'EINVAL', text: 'the driver does not know the type of data' },
+  { id: 'invalidate.empty', errno: 'EINVAL', text: 'the SMMUv3 driver wants at least one request' },
   { id: 'invalidate.entry-size', errno: 'EINVAL', text: 'entries are shorter or longer than the driver takes' },
+  { id: 'invalidate.entry-fault', errno: 'EFAULT', text: 'the array cannot be read' },
   { id: 'invalidate.entry-tail', errno: 'E2BIG', text: 'an entry has bytes that the driver does not know' },
-  { id: 'invalidate.flags', errno: 'EOPNOTSUPP', text: 'an entry has an unknown flag' },
-  { id: 'invalidate.entry', errno: 'EINVAL', text: 'an entry names a cache or device that does not exist' },
+  { id: 'invalidate.flags', errno: 'EOPNOTSUPP', text: 'an entry has an unknown flag or a reserved field' },
+  { id: 'invalidate.entry', errno: 'EINVAL', text: 'an entry names a cache, device or range that does not exist' },
+  { id: 'invalidate.command', errno: 'EIO', text: 'a guest may not give the command, or names no vDEVICE' },
   { id: 'invalidate.ok', errno: '', text: 'all requests are done' },
 ];
 
 const MAX_ENTRIES = 1 << 19;
-const DATA_SELFTEST = 0xdeadbeef;
-const FLAG_ALL = 1;
-const MAX_CACHE_ID = 3;
-
-interface Outcome {
-  /** '' when all requests were done. */
-  readonly errno: string;
-  readonly rule: string;
-  readonly done: number;
-  /** Takes effect for the requests that were done. */
-  readonly apply: () => void;
-}
-
-function refused(errno: string, rule: string, done = 0, apply: () => void = () => {}): Outcome {
-  return { errno, rule, done, apply };
-}
 
 export function hwptInvalidate(call: Call): void {
   const outcome = judge(call);
@@ -53,7 +45,7 @@ export function hwptInvalidate(call: Call): void {
   outcome.apply();
 }
 
-/** How the call ends; undefined after it was answered `unknown`. */
+/** How the call ends; undefined after it was answered `unknown`, or by a fact that was told before. */
 function judge(call: Call): Outcome | undefined {
   const s = call.struct;
   const count = s.u32(24);
@@ -67,102 +59,38 @@ function judge(call: Call): Outcome | undefined {
     if (call.recordedErrno === 'ENOENT') call.out32(24, 0, 'entry_num');
     return undefined;
   }
-  if (object.type !== 'hwpt-nested' && object.type !== 'viommu') return refused('EINVAL', 'invalidate.type');
-  if (object.owner !== 'mock') {
-    call.unknown('not modelled: invalidations of real IOMMUs');
-    return undefined;
+  switch (object.type) {
+    case 'hwpt-nested':
+      return ofHwpt(call, object, count);
+    case 'viommu':
+      return ofViommu(call, object, count);
+    default:
+      return refused('EINVAL', 'invalidate.type');
   }
-  return object.type === 'hwpt-nested' ? nestedIotlb(call, object, count) : viommuCaches(call, object, count);
 }
 
-/** Bytes of entry `index` as the driver sees them; an error name; or undefined where the recording lacks them. */
-function entryAt(call: Call, index: number, sizeBytes: number): Bytes | string | undefined {
-  const s = call.struct;
-  const length = s.u32(20);
-  const address = add(s.u64(8), mul(index, length));
-  const known = call.bytesAt(address, length);
-  if (known === undefined) return undefined;
-  if (length > sizeBytes) return known.isZero(sizeBytes) ? known.slice(0, sizeBytes) : 'E2BIG';
-  return known;
+/** Only VT-d's nested HWPTs stand on a HWPT, and only its driver takes requests for them. */
+function ofHwpt(call: Call, hwpt: NestedHwpt, count: number): Outcome | undefined {
+  if (hwpt.owner === 'mock') return nestedIotlb(call, hwpt, count);
+  return hwpt.viommu === 0 ? intelRequests(call, count) : refused('EOPNOTSUPP', 'invalidate.driver');
 }
 
-function field(entry: Bytes, at: number): number {
-  return entry.has(at, 4) ? entry.u32(at) : 0;
-}
-
-function payloadMissing(call: Call): undefined {
-  call.unknown('payload not recorded');
-  return undefined;
-}
-
-/** `mock_domain_cache_invalidate_user`: entries of {flags, iotlb_id}. */
-function nestedIotlb(call: Call, hwpt: NestedHwpt, count: number): Outcome | undefined {
-  if (call.struct.u32(16) !== DATA_SELFTEST) return refused('EINVAL', 'invalidate.data-type');
-  const iotlb = [...hwpt.iotlb];
-  const apply = (): void => {
-    patchObject(call.tx, call.file.object, hwpt, { iotlb: Object.freeze(iotlb) });
-  };
-  for (let i = 0; i < count; i++) {
-    // The mock struct has no room to grow: its length must be exact.
-    if (call.struct.u32(20) !== 8) return refused('EINVAL', 'invalidate.entry-size', i, apply);
-    const entry = entryAt(call, i, 8);
-    if (entry === undefined || typeof entry === 'string') return payloadMissing(call);
-    const flags = field(entry, 0);
-    const id = field(entry, 4);
-    if ((flags & ~FLAG_ALL) !== 0) return refused('EOPNOTSUPP', 'invalidate.flags', i, apply);
-    if (id > MAX_CACHE_ID) return refused('EINVAL', 'invalidate.entry', i, apply);
-    if (flags & FLAG_ALL) iotlb.fill(0);
-    else iotlb[id] = 0;
+function ofViommu(call: Call, viommu: Viommu, count: number): Outcome | undefined {
+  switch (viommuKind(call.tx, viommu)) {
+    case 'mock':
+      return viommuCaches(call, viommu, count);
+    case 'smmuv3':
+    case 'tegra':
+      return smmuRequests(call, viommu, count);
+    case 'unknown': {
+      const { owner } = viommu;
+      if (needs(call, owner, 'vIOMMU requests', undefined, 'EOPNOTSUPP', 'invalidate.driver', 'smmuv3')) {
+        call.out32(24, 0, 'entry_num');
+        return undefined;
+      }
+      return smmuRequests(call, viommu, count);
+    }
+    default:
+      return refused('EOPNOTSUPP', 'invalidate.driver');
   }
-  return refused('', '', count, apply);
-}
-
-/** `mock_viommu_cache_invalidate`: entries of {flags, vdev_id, cache_id}; all are read before the first is done. */
-function viommuCaches(call: Call, viommu: Viommu, count: number): Outcome | undefined {
-  const known = call.struct.u32(16) === DATA_SELFTEST;
-  if (count === 0 && known) return refused('', '', 0);
-  if (!known || count === 0) return refused('EINVAL', 'invalidate.data-type');
-  const entries: Bytes[] = [];
-  for (let i = 0; i < count; i++) {
-    const entry = entryAt(call, i, 12);
-    if (entry === undefined) return payloadMissing(call);
-    if (typeof entry === 'string') return refused(entry, 'invalidate.entry-tail');
-    entries.push(entry);
-  }
-  const caches = new Map<number, number[]>();
-  const apply = (): void => {
-    for (const [id, cache] of caches) setCache(call, id, cache);
-  };
-  for (let i = 0; i < count; i++) {
-    const entry = entries[i] as Bytes;
-    const flags = field(entry, 0);
-    const cacheId = field(entry, 8);
-    if ((flags & ~FLAG_ALL) !== 0) return refused('EOPNOTSUPP', 'invalidate.flags', i, apply);
-    if (cacheId > MAX_CACHE_ID) return refused('EINVAL', 'invalidate.entry', i, apply);
-    const device = deviceByVirtualId(call, viommu, field(entry, 4));
-    if (device === undefined) return refused('EINVAL', 'invalidate.entry', i, apply);
-    const cache = caches.get(device.id) ?? [...device.cache];
-    if (flags & FLAG_ALL) cache.fill(0);
-    else cache[cacheId] = 0;
-    caches.set(device.id, cache);
-  }
-  return refused('', '', count, apply);
-}
-
-function deviceByVirtualId(
-  call: Call,
-  viommu: Viommu,
-  id: number,
-): { id: number; cache: readonly number[] } | undefined {
-  const vdevice = typedObject(call.tx, call.file.object, viommu.vdevices.get(id) ?? 0, 'vdevice');
-  const device = vdevice && typedObject(call.tx, call.file.object, vdevice.device, 'device');
-  return device?.mock ? { id: device.id, cache: device.mock.cache } : undefined;
-}
-
-function setCache(call: Call, deviceId: number, cache: number[]): void {
-  const device = typedObject(call.tx, call.file.object, deviceId, 'device');
-  if (device?.mock)
-    patchObject(call.tx, call.file.object, device, {
-      mock: Object.freeze({ ...device.mock, cache: Object.freeze(cache) }),
-    });
 }

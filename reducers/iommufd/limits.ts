@@ -30,6 +30,11 @@ const reservedFact = (key: string): string => `iommu/${key}/reserved`;
 
 // ---- what was told ------------------------------------------------------------------------------------------
 
+/** Key of the facts about one kind of page table of a device's IOMMU. */
+export function tableKey(domain: { readonly owner: string; readonly table: string }): string {
+  return domain.table === '' ? domain.owner : `${domain.owner} ${domain.table}`;
+}
+
 /** The aperture of domains that are made for a device; undefined when never told. */
 export function toldAperture(tx: Tx, key: string): Interval | undefined {
   const told = rangesFact(tx, apertureFact(key)) ?? toldToContainer(tx, key);
@@ -179,7 +184,7 @@ function domainsOf(tx: Tx, ioas: Ioas, owners: readonly string[]): { hwptId: num
     if (!one.startsWith(prefix)) continue;
     const hwptId = Number(one.slice(prefix.length));
     const hwpt = typedObject(tx, ioas.context, hwptId, 'hwpt-paging');
-    if (hwpt !== undefined) found.push({ hwptId, owner: hwpt.domain.owner });
+    if (hwpt !== undefined) found.push({ hwptId, owner: tableKey(hwpt.domain) });
   }
   return found;
 }

@@ -4,10 +4,11 @@ import type { Call } from '../call.js';
 import { Asked } from './asked.js';
 import { chargeOfCaller } from './charges.js';
 import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject, writeBack } from './context.js';
+import { refuseAreaRights } from './domain.js';
 import { addSharer, NOT_HELD, pinArea, refusePages, sharePages } from './held-pages.js';
 import { checkIova, chooseIova, insertArea, isRefusal, nthAreaIova, PAGE } from './iopt.js';
 import { fileForMap } from './map-file.js';
-import { byteAt, pagesIn, refuseEntry } from './pages.js';
+import { byteAt, pagesIn } from './pages.js';
 import { type Rule, SELFTEST_FACT } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
 import { removeArea } from './unmap.js';
@@ -188,7 +189,9 @@ function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: nu
   if (ioas.hwpts.length === 0) return false;
   for (const slice of slices) {
     const lastByte = sub(add(slice.startByte, slice.length), 1);
-    const refused = refusePages(call.tx, slice.pages, slice.source, slice.startByte, lastByte) ?? refuseEntry(prot);
+    const refused =
+      refusePages(call.tx, slice.pages, slice.source, slice.startByte, lastByte) ??
+      refuseAreaRights(call.tx, ioas, prot);
     if (refused !== undefined && refused.unknown !== '') call.unknown(refused.unknown);
     else if (refused !== undefined && call.fail(refused.errno, refused.rule)) return true;
     if (asked.refuse(call, slice.pages, slice.source, slice.startByte, lastByte)) return true;

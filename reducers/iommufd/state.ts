@@ -72,6 +72,10 @@ export interface DomainTraits {
   /** Addresses that it can translate; null when not known. */
   readonly aperture: Interval | null;
   readonly dirtyTracking: boolean;
+  /** Which of its IOMMU's kinds of page table it is, '' for the one of a plain HWPT (`tableOf` in hardware.ts). */
+  readonly table: string;
+  /** Whether memory that the device may only read can enter it; null when not known. */
+  readonly takesReadOnly: boolean | null;
 }
 
 export interface PagingHwpt extends ObjectHead {
@@ -103,6 +107,8 @@ export interface NestedHwpt extends ObjectHead {
   readonly fault: number;
   /** The mock domain's IOTLB entries; empty for real hardware. */
   readonly iotlb: readonly number[];
+  /** The driver's struct that it was made with; empty for the mock domain. */
+  readonly config: Bytes;
 }
 
 export interface BoundDevice extends ObjectHead {
@@ -203,8 +209,8 @@ export interface Viommu extends ObjectHead {
   readonly vdevices: OrderedMap<U64, number>;
   /** Object ids of event queues. */
   readonly veventqs: readonly number[];
-  /** Object ids of HW queues by index, 0 for none. */
-  readonly queues: readonly number[];
+  /** Object ids of HW queues by index. */
+  readonly queues: OrderedMap<number, number>;
   /** Offset of the page that it offers to mmap, 0 when none. */
   readonly mmapOffset: number;
 }

@@ -215,9 +215,30 @@ export function decidedBy(answer: Answer, errno: string, rule: string): void {
   assert.equal([answer.errno, answer.rule, answer.unknown], [errno, rule, '']);
 }
 
+/** Rules that only real IOMMUs break; their rows stand in hardware.test.ts. */
+export const REAL_ONLY: readonly string[] = [
+  'attach.stage-1',
+  'attach.vdevice',
+  'domain.read-only',
+  'hwpt-alloc.driver',
+  'hwpt-alloc.nesting',
+  'hwpt-alloc.smmu-data-type',
+  'hwpt-alloc.smmu-ste',
+  'viommu-alloc.other-iommu',
+  'vdevice-alloc.virt-id',
+  'vdevice-alloc.streams',
+  'hw-queue.size',
+  'hw-queue.base',
+  'invalidate.driver',
+  'invalidate.memory',
+  'invalidate.empty',
+  'invalidate.entry-fault',
+  'invalidate.command',
+];
+
 /** Asserts that rows exist for all rules of the tables, but for those that no caller can reach here. */
 export function allSeen(seen: ReadonlySet<string>, tables: readonly (readonly Rule[])[]): void {
-  const missing = tables.flat().filter((rule) => !seen.has(rule.id));
+  const missing = tables.flat().filter((rule) => !seen.has(rule.id) && !REAL_ONLY.includes(rule.id));
   assert.equal(
     missing.map((rule) => rule.id),
     [],

@@ -105,6 +105,7 @@ const IOAS = 2;
 const OTHER = 3;
 const PASID_FLAG: FieldAt = [4, 1];
 const HWPT_PASID = 8;
+const FAULT_ID_VALID = 4;
 
 /** {@link bound}, with two IOASes. */
 function withIoases(lab: Lab): Lab {
@@ -183,6 +184,24 @@ test('PASIDs of a HWPT made for them: beyond those that the device has, and with
     const answer = attachTo(lab, 4, pasid, 4, errno);
     assert.equal([answer.verdict, answer.rule], ['match', rule]);
     assert.equal(lab.world.devices.get('vfio0')?.pasids, errno === '' ? [pasid] : []);
+  }
+});
+
+test('a HWPT that hands on page requests: whether the device sends any, the first attach shows', () => {
+  for (const errno of ['ENODEV', '']) {
+    const lab = withIoases(new Lab());
+    lab.good(lab.ioctl(3, 0x3b8e, { in: struct(16), out: struct(16, [8, 4], [12, 5]) }));
+    const alloc: FieldAt[] = [
+      [4, FAULT_ID_VALID],
+      [8, DEVID],
+      [12, IOAS],
+      [40, 4],
+    ];
+    lab.good(lab.ioctl(3, 0x3b89, { in: struct(48, ...alloc), out: struct(48, ...alloc, [16, 5]) }));
+    assert.is(attachTo(lab, 5, -1, 5, errno).verdict, errno === '' ? 'learned' : 'unknown');
+    if (errno === '') detachFrom(lab, -1);
+    const again = attachTo(lab, 5, -1, 5, errno);
+    assert.equal([again.verdict, again.rule], ['match', errno === '' ? 'attach-pt.ok' : 'attach.page-requests']);
   }
 });
 

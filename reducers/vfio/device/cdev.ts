@@ -9,7 +9,7 @@ import {
   predictDeviceId,
   replaceDevice,
 } from '../../iommufd/attach.js';
-import { maxPasidLog2 } from '../../iommufd/attach-hwpt.js';
+import { lacksPageRequests, takesPasids } from '../../iommufd/attach-real.js';
 import { contextOf, deviceOf as deviceObject, markContextUnknown, objectOf, shownId } from '../../iommufd/context.js';
 import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
@@ -192,6 +192,7 @@ function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): vo
   const { iommufd, devid } = device;
   const { seq } = call.event;
   const rid = pasid === WHOLE_DEVICE ? 0 : pasid;
+  if (lacksPageRequests(call, iommufd, deviceObject(tx, iommufd, devid), ptId)) return;
   call.trial();
   if (pasid === WHOLE_DEVICE ? device.attached : device.pasids.includes(pasid)) {
     happens(call, device, rid, replaceDevice(tx, iommufd, devid, ptId, seq, rid));
@@ -220,7 +221,7 @@ function happens(call: Call, device: VfioDevice, pasid: number, result: Attached
 /** Of a device with PASIDs the driver of the IOMMU is asked; others never reach it (`__iommu_set_group_pasid`). */
 function pasidInDoubt(tx: Tx, device: VfioDevice, pasid: number): string | undefined {
   if (pasid === 0) return undefined;
-  return maxPasidLog2(tx, deviceObject(tx, device.iommufd, device.devid)) === 0
+  return takesPasids(tx, deviceObject(tx, device.iommufd, device.devid))
     ? undefined
     : `what the IOMMU of ${device.name} says to PASIDs is not in the recording`;
 }
