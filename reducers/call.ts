@@ -1,7 +1,8 @@
 import { Arena } from '../core/arena.js';
 import { Bytes } from '../core/bytes.js';
 import type { IoctlEvent, IoEvent, MemNote } from '../core/event.js';
-import { add, lastOf, sub, type U64 } from '../core/u64.js';
+import { add, type U64 } from '../core/u64.js';
+import { find, type OutWrite, type PossibleAnswer } from './answer.js';
 import type { Families } from './family.js';
 import type { OpenFile, Process } from './files/state.js';
 import type { Tx } from './tx.js';
@@ -9,21 +10,6 @@ import type { World } from './world.js';
 
 /** How one call of a modelled interface compares with the recording, gravest part first. */
 export type Verdict = 'diverge' | 'unknown' | 'learned' | 'match';
-
-/** A prediction of bytes that the kernel writes. */
-export interface OutWrite {
-  readonly addr: U64;
-  readonly bytes: Bytes;
-  readonly field: string;
-  /** `predicted`: must be recorded so. `learned`: taken over now, as a new fact. `unknown`: not compared. */
-  readonly how: 'predicted' | 'learned' | 'unknown';
-}
-
-/** One of several answers: an error, or '' for success, and the rule that gives it. */
-export interface PossibleAnswer {
-  readonly errno: string;
-  readonly rule: string;
-}
 
 const NO_NOTES: readonly MemNote[] = [];
 
@@ -252,10 +238,7 @@ export class Call {
     return true;
   }
 
-  /**
-   * {@link failedByFact} for a part of the machine that the call needs: a success shows that the machine has it, which is
-   * learned. `open`: neither is shown, and the prediction goes on as if it had.
-   */
+  /** {@link failedByFact} for a part of the machine that the call needs: a success shows that it has it, and is learned. */
   partByFact(errno: string, reason: string): 'has' | 'lacks' | 'open' {
     if (this.failedByFact(errno, reason)) return 'lacks';
     if (!this.#recordedSuccess()) return 'open';
@@ -413,16 +396,4 @@ export class Call {
     this.#read ??= this.families[this.file.kind]?.explain?.(this) ?? '';
     return this.#read;
   }
-}
-
-/** `count` bytes at `addr` out of one of the notes. */
-export function find(notes: readonly MemNote[], addr: U64, count: number): Bytes | undefined {
-  for (const note of notes) {
-    if (addr < note.addr) continue;
-    const noteLast = lastOf(note.addr, note.bytes.length);
-    if (noteLast === undefined || addr > noteLast) continue;
-    const at = sub(addr, note.addr);
-    if (typeof at === 'number' && note.bytes.has(at, count)) return note.bytes.slice(at, count);
-  }
-  return undefined;
 }

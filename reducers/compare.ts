@@ -1,7 +1,8 @@
 import { Bytes } from '../core/bytes.js';
 import type { MemNote } from '../core/event.js';
 import { hex, lastOf, sub, type U64 } from '../core/u64.js';
-import type { Call, OutWrite, Verdict } from './call.js';
+import type { OutWrite } from './answer.js';
+import type { Call, Verdict } from './call.js';
 import { isFaultError } from './files/fault-injection.js';
 
 /**

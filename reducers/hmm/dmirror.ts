@@ -1,7 +1,8 @@
 import { firstGap, rangeAt } from '../../core/interval.js';
 import { add, div, modPow2, mul, sub, type U64 } from '../../core/u64.js';
 import { findCommand } from '../../core/uapi/lookup.js';
-import type { Call, PossibleAnswer } from '../call.js';
+import type { PossibleAnswer } from '../answer.js';
+import type { Call } from '../call.js';
 import { raceOf } from '../in-flight.js';
 import { surelyEmpty } from '../memory/lookup.js';
 import { changedByOthers, settleChanges } from '../memory/pagetable.js';

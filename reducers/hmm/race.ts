@@ -1,7 +1,8 @@
 import type { Event } from '../../core/event.js';
 import { carve, firstGap, type Interval } from '../../core/interval.js';
 import { add, alignDown, sub, type U64 } from '../../core/u64.js';
-import type { Call, PossibleAnswer } from '../call.js';
+import type { PossibleAnswer } from '../answer.js';
+import type { Call } from '../call.js';
 import type { Coming, Race } from '../in-flight.js';
 import { HUGE_BYTES, pieces, setRun } from '../memory/pagetable.js';
 import { piecesOf, trimVma } from '../memory/ranges.js';

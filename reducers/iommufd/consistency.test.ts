@@ -1,4 +1,5 @@
 import * as assert from 'uvu/assert';
+import { OrderedMap } from '../../core/ordered-map.js';
 import { suite } from '../../core/testing.js';
 import { Tx } from '../tx.js';
 import type { World } from '../world.js';
@@ -14,11 +15,18 @@ const APERTURE = 0x100_0000;
 const DATA = 0x6000_0000;
 const SELFTEST = 0xdeadbeef;
 
+function queues(...entries: readonly [index: number, id: number][]): OrderedMap<number, number> {
+  const made = OrderedMap.numeric<number, number>();
+  for (const [index, id] of entries) made.set(index, id);
+  return made.freeze();
+}
+
 /** One context with an object of every type, pages that an access holds, and a request and an event that wait. */
 function everything(): World {
   const b = new Bench();
   b.open();
   b.mmap(BUFFER, 0x10000);
+  b.mmap(DATA, 0x1000);
   const ioas = b.ioasAlloc();
   const { device, standing } = b.mockDomain(ioas);
   b.map(ioas, BUFFER, 0x2000, APERTURE);
@@ -110,9 +118,9 @@ const BREACHES: readonly [report: RegExp, breach: (tx: Tx) => void][] = [
   [/has no device/, spoil('selftest', { device: 1 })],
   [/vdevice \d+ is none of its vIOMMU/, spoil('vdevice', { virtId: 1 })],
   [/stands on no HWPT/, spoil('viommu', { hwpt: 1 })],
-  [/has no HW queue 1/, spoil('viommu', { queues: [1, 0] })],
+  [/has no HW queue 1/, spoil('viommu', { queues: queues([0, 1]) })],
   [/has no event queue 1/, spoil('viommu', { veventqs: [1] })],
-  [/hw-queue \d+ is none of its vIOMMU/, spoil('viommu', { queues: [0, 0] })],
+  [/hw-queue \d+ is none of its vIOMMU/, spoil('viommu', { queues: queues() })],
   [/lacks its access or its predecessor/, spoil('hw-queue', { access: 1 })],
   [/counts 2 events, holds 1/, spoil('veventq', { eventCount: 2 })],
   [/veventq \d+ is none of its vIOMMU/, spoil('viommu', { veventqs: [] })],

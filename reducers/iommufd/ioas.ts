@@ -3,7 +3,7 @@ import { firstOverlap, type Interval } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, mul, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { find } from '../call.js';
+import { find } from '../answer.js';
 import {
   addIoas,
   contextOf,

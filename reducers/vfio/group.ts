@@ -1,6 +1,7 @@
 import type { IoctlEvent } from '../../core/event.js';
 import { add } from '../../core/u64.js';
-import { type Call, find } from '../call.js';
+import { find } from '../answer.js';
+import type { Call } from '../call.js';
 import { type Explanations, explained } from '../explain.js';
 import type { FileFamily } from '../family.js';
 import { attachShortageText } from '../iommufd/asked.js';

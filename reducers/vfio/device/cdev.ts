@@ -1,5 +1,6 @@
 import { add } from '../../../core/u64.js';
-import { type Call, find } from '../../call.js';
+import { find } from '../../answer.js';
+import type { Call } from '../../call.js';
 import {
   type Attached,
   attachDevice,

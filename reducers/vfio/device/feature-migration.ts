@@ -1,5 +1,6 @@
 import { add } from '../../../core/u64.js';
-import { type Call, find } from '../../call.js';
+import { find } from '../../answer.js';
+import type { Call } from '../../call.js';
 import { MTTY_MIGRATION_FLAGS, mttyDataBytes, mttyPortsOfData } from '../../devices/vfio-mtty.js';
 import { deviceKey, teach } from '../facts.js';
 import type { VfioDevice } from '../state.js';

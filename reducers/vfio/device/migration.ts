@@ -1,6 +1,7 @@
 import { Bytes } from '../../../core/bytes.js';
 import { add } from '../../../core/u64.js';
-import { type Call, find } from '../../call.js';
+import { find } from '../../answer.js';
+import type { Call } from '../../call.js';
 import { MTTY_HEADER_BYTES, MTTY_MIGRATION_FLAGS, mttyDataBytes, portsBytes } from '../../devices/vfio-mtty.js';
 import { installFd } from '../../files/fds.js';
 import { outFd } from '../../new-fd.js';

@@ -1,6 +1,7 @@
 import { Bytes, putU32 } from '../../../core/bytes.js';
 import { add, mul, type U64 } from '../../../core/u64.js';
-import { type Call, find } from '../../call.js';
+import { find } from '../../answer.js';
+import type { Call } from '../../call.js';
 import { mttyRegionBytes } from '../../devices/vfio-mtty.js';
 import { deviceOf } from '../devices.js';
 import { deviceKey, numberFact, smallFact, teach } from '../facts.js';

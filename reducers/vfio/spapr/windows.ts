@@ -1,7 +1,8 @@
 import { rangeAt } from '../../../core/interval.js';
 import { add, lastOf, modPow2, sub, type U64 } from '../../../core/u64.js';
 import { Bytes } from '../../../core/bytes.js';
-import { type Call, find } from '../../call.js';
+import { find } from '../../answer.js';
+import type { Call } from '../../call.js';
 import { probePin } from '../../memory/pin.js';
 import { containerOf } from '../containers.js';
 import { smallFact } from '../facts.js';

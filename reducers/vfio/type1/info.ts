@@ -1,6 +1,7 @@
 import { Bytes, putU32, putU64 } from '../../../core/bytes.js';
 import { add, type U64 } from '../../../core/u64.js';
-import { type Call, find } from '../../call.js';
+import { find } from '../../answer.js';
+import type { Call } from '../../call.js';
 import { containerOf, patchContainer } from '../containers.js';
 import { ENTRY_LIMIT_KEY, iommuKey, smallFact, teach } from '../facts.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
