@@ -21,6 +21,8 @@ export interface FileFamily {
   /** read/write on such a file. Counted as a call of the interface only when `countsIo`. Must then make a prediction. */
   io?(call: Call): void;
   readonly countsIo?: boolean;
+  /** What a read or write that is not counted is about, in words, for whoever looks at it. */
+  meaning?(call: Call): string;
   /**
    * What the rule of a prediction saw of arguments and state, for `Call.stateRead`; '' where the rule's text says all.
    * Must stand any argument, and changes nothing.

@@ -44,6 +44,7 @@ import { IOEVENTFD_RULES } from './vfio/device/ioeventfd.js';
 import { IRQ_INFO_RULES } from './vfio/device/irq-info.js';
 import { MIG_STATE_RULES } from './vfio/device/migration.js';
 import { REGION_RULES } from './vfio/device/region.js';
+import { REGION_IO_RULES } from './vfio/device/region-io.js';
 import { SET_IRQS_RULES } from './vfio/device/irq-request.js';
 import { EMULATED_RULES } from './vfio/emulated.js';
 import { DEVICE_FD_RULES } from './vfio/group-device.js';
@@ -109,6 +110,7 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   IRQ_INFO_RULES,
   MIG_STATE_RULES,
   REGION_RULES,
+  REGION_IO_RULES,
   SET_IRQS_RULES,
   DEVICE_FD_RULES,
   EMULATED_RULES,

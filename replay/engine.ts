@@ -33,6 +33,8 @@ export interface EngineOptions {
   readonly world?: World;
   /** Sees each call of a modelled interface right after its verdict; the call is reused afterwards. */
   readonly onCall?: (verdict: Verdict, call: Call) => void;
+  /** Sees each read and write on a file of VFIO that is no counted call, and was predicted all the same. */
+  readonly onIo?: (call: Call) => void;
 }
 
 /** Findings and divergences beyond this number are counted and not kept: a hostile tape must not fill the memory. */
@@ -66,10 +68,12 @@ export class Engine {
   readonly #reducer = new Reducer(families);
   readonly #watchers = new Map<EventKind, Invariant<World>[]>();
   readonly #onCall: EngineOptions['onCall'];
+  readonly #onIo: EngineOptions['onIo'];
 
   constructor(options: EngineOptions = {}) {
     this.#world = options.world ?? emptyWorld();
     this.#onCall = options.onCall;
+    this.#onIo = options.onIo;
     for (const invariant of options.invariants ?? []) {
       for (const kind of invariant.kinds) {
         const list = this.#watchers.get(kind) ?? [];
@@ -111,8 +115,11 @@ export class Engine {
 
   #reduce(tx: Tx, event: Event): void {
     const verdict = this.#reducer.reduce(tx, event);
-    if (verdict === undefined) return;
     const call = this.#reducer.call;
+    if (verdict === undefined) {
+      if (event.kind === 'io' && call.event === event) this.#onIo?.(call);
+      return;
+    }
     this.tally.add(call.name, verdict);
     if (verdict === 'diverge') this.#diverged(event, call);
     else if (verdict === 'unknown') this.tally.addUnknownReason(unknownReason(call));

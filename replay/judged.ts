@@ -27,24 +27,35 @@ export interface Judged {
 export interface JudgedEvent {
   readonly event: Event;
   readonly judged: Judged | undefined;
+  /** What a read or write that is not counted is about, where the model knows. */
+  readonly meaning?: string;
 }
 
 /** An engine that remembers what it said of each call of the last batch. */
 export class JudgingEngine {
   readonly #bySeq = new Map<number, Judged>();
+  readonly #meanings = new Map<number, string>();
   readonly engine: Engine;
 
   constructor(world: World) {
     const onCall = (verdict: Verdict, call: Call): void => {
       this.#bySeq.set(call.event.seq, judgedOf(verdict, call));
     };
-    this.engine = new Engine({ onCall, world });
+    const onIo = (call: Call): void => {
+      const meaning = call.families[call.file.kind]?.meaning?.(call) ?? '';
+      if (meaning !== '') this.#meanings.set(call.event.seq, meaning);
+    };
+    this.engine = new Engine({ onCall, onIo, world });
   }
 
   feed(batch: EventBatch): JudgedEvent[] {
     this.#bySeq.clear();
+    this.#meanings.clear();
     this.engine.feed(batch);
-    return batch.map((event) => ({ event, judged: this.#bySeq.get(event.seq) }));
+    return batch.map((event) => {
+      const meaning = this.#meanings.get(event.seq);
+      return { event, judged: this.#bySeq.get(event.seq), ...(meaning === undefined ? {} : { meaning }) };
+    });
   }
 }
 

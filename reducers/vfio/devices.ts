@@ -15,6 +15,7 @@ const NO_IRQS: DeviceIrqs = Object.freeze({ type: -1, vectors: 0, unmaskFile: 0,
 const MIGRATION_UNKNOWN: DeviceMigration = Object.freeze({ state: -1, saving: 0, resuming: 0, precopyV2: false });
 /** The command register after the driver enabled the device: I/O and memory are decoded. */
 const COMMAND_ENABLED = 3;
+const COMMAND_MEMORY = 2;
 
 const NO_PASIDS: readonly number[] = Object.freeze([]);
 
@@ -55,6 +56,7 @@ export function ensureDevice(tx: Tx, name: string, driver: DeviceDriver): VfioDe
     ioeventfds: Object.freeze([]),
     lowPower: false,
     pciCommand: COMMAND_ENABLED,
+    asleep: false,
     infoAsked: false,
     migration: MIGRATION_UNKNOWN,
     unknownSince: -1,
@@ -75,6 +77,11 @@ export function deviceOf(call: Call): VfioDevice {
   return device;
 }
 
+/** Whether the device decodes memory and is awake; one with an unknown past is taken to. */
+export function isMemoryOn({ pciCommand, asleep }: VfioDevice): boolean {
+  return !asleep && (pciCommand < 0 || (pciCommand & COMMAND_MEMORY) !== 0);
+}
+
 /** One more open with access; the first one finds the hardware reset. */
 export function openDevice(tx: Tx, name: string): void {
   const device = tx.world.devices.get(name);
@@ -88,6 +95,7 @@ const RESET = Object.freeze({
   ioeventfds: Object.freeze([]),
   lowPower: false,
   pciCommand: COMMAND_ENABLED,
+  asleep: false,
   unknownSince: -1,
 });
 

@@ -170,6 +170,8 @@ export interface VfioDevice {
   readonly lowPower: boolean | null;
   /** Value of the PCI command register as the user sees it, -1 while unknown. */
   readonly pciCommand: number;
+  /** The user put it into D3 by its PM capability. */
+  readonly asleep: boolean;
   /** GET_INFO was seen; before it mtty has no interrupts, and earlier users may have asked. */
   readonly infoAsked: boolean;
   readonly migration: DeviceMigration;

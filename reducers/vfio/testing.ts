@@ -150,6 +150,12 @@ export class Lab {
     return this.#answer(ev('io', { fd, call, lengthBytes: count, data, offset, ret, errno }));
   }
 
+  /** What the last call was about, in words. */
+  meaning(): string {
+    const { call } = this.#reducer;
+    return families[call.file.kind]?.meaning?.(call) ?? '';
+  }
+
   /** What a call would answer, which then does not happen. */
   predict(fd: number, request: number, payload: Bytes): { readonly ret: U64 | -1; readonly errno: string } {
     const memIn = [{ addr: ARG, bytes: payload }];

@@ -79,6 +79,7 @@ export const DEVICE_FLAG_CAPS = 1 << 7;
 
 export const REGION_READ = 1;
 export const REGION_WRITE = 2;
+export const REGION_MMAP = 4;
 export const REGION_CAPS = 8;
 export const REGION_CAP_MSIX_MAPPABLE = 3;
 

@@ -28,6 +28,19 @@ const ENTERED = {
 };
 const failed = { ret: -1, errno: 'EINVAL' } as const;
 
+test('an access to a region says where it goes, where the model knows', () => {
+  const event = ev('io', {
+    call: 'pread64',
+    fd: 9,
+    offset: 0x700_0000_0004,
+    lengthBytes: 2,
+    data: Bytes.EMPTY,
+    ret: 2,
+  });
+  const shown = eventText({ event, judged: undefined, meaning: 'config space 0x4' });
+  assert.is(shown, 'pread64(9, 2 bytes, offset 0x70000000004 (config space 0x4)) = 2');
+});
+
 test('each kind in the words of its call', () => {
   const rows: [Event, string][] = [
     [ev('open', { path: '/dev/iommu', flags: 0o2000002, ret: 3 }), 'openat("/dev/iommu", O_RDWR|O_CLOEXEC) = 3'],

@@ -44,8 +44,8 @@ export function shortPlaceOf(
 }
 
 /** The call with its result. */
-export function eventText({ event, judged }: JudgedEvent): string {
-  const call = printable(callText(event, judged));
+export function eventText({ event, judged, meaning }: JudgedEvent): string {
+  const call = printable(event.kind === 'io' ? ioText(event, meaning) : callText(event, judged));
   return 'enteredAt' in event ? `${call} = ${outcomeText(event)}` : call;
 }
 
@@ -77,7 +77,7 @@ function callText(event: Event, judged: Judged | undefined): string {
     case 'ioctl':
       return ioctlText(event, judged);
     case 'io':
-      return ioText(event);
+      return ioText(event, undefined);
     case 'open':
       return `${event.call}(${JSON.stringify(event.path)}, ${openFlagsText(event.flags)})`;
     case 'close':
@@ -226,10 +226,11 @@ function mlockText(event: Extract<Event, { kind: 'mlock' }>): string {
 
 const SHOWN_BYTES = 16;
 
-function ioText(event: Extract<Event, { kind: 'io' }>): string {
+function ioText(event: Extract<Event, { kind: 'io' }>, meaning: string | undefined): string {
   const shown = event.data.slice(0, Math.min(SHOWN_BYTES, event.data.length)).toHex();
   const data = event.data.length === 0 ? '' : `, ${shown}${event.data.length > SHOWN_BYTES ? '…' : ''}`;
-  const offset = event.offset === null ? '' : `, offset ${hex(event.offset)}`;
+  const about = meaning === undefined ? '' : ` (${meaning})`;
+  const offset = event.offset === null ? '' : `, offset ${hex(event.offset)}${about}`;
   return `${event.call}(${fdText(event.fd, event.path)}${data}, ${numberText(event.lengthBytes)} bytes${offset})`;
 }
 

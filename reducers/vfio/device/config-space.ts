@@ -10,6 +10,8 @@ import type { VfioDevice } from '../state.js';
  * class, the interrupt pin). The fact holds the values, then a byte of 0 or 1 for each that says whether it was shown.
  */
 const SPACE_BYTES = 256;
+const BAR_REGISTERS = 0x10;
+const BAR_IS_PORTS = 1;
 const CAPABILITIES_POINTER = 0x34;
 const MAX_CAPABILITIES = 48;
 
@@ -77,6 +79,12 @@ export function keepConfig(call: Call, device: VfioDevice, offset: number, data:
   }
   if (bytes !== undefined)
     call.tx.world.facts.set(key, Object.freeze({ value: new Bytes(bytes), since: call.event.seq }));
+}
+
+/** Whether a BAR is one of I/O ports; undefined when its register was not read. */
+export function isPorts(config: ConfigView, bar: number): boolean | undefined {
+  const register = config.u8(BAR_REGISTERS + 4 * bar);
+  return register === undefined ? undefined : (register & BAR_IS_PORTS) !== 0;
 }
 
 /** Where the MSI-X table of a PCI device lies: BAR, offset, bytes. undefined when config space was not read. */

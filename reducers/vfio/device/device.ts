@@ -36,7 +36,6 @@ import {
 } from '../uapi.js';
 import { deviceKey, smallFact } from '../facts.js';
 import { attachPt, bindIommufd, detachPt } from './cdev.js';
-import { regionIo } from './config.js';
 import { DEVICE_EXPLANATIONS } from './explain.js';
 import { feature } from './feature.js';
 import { hotReset, hotResetInfo } from './hot-reset.js';
@@ -45,6 +44,7 @@ import { ioeventfd } from './ioeventfd.js';
 import { irqInfo } from './irq-info.js';
 import { resetMigration } from './migration.js';
 import { regionInfo } from './region.js';
+import { ioMeaning, regionIo } from './region-io.js';
 import { setIrqs } from './set-irqs.js';
 
 /**
@@ -140,7 +140,9 @@ function reset(call: Call, device: VfioDevice): void {
     const works = flags === undefined || (flags & DEVICE_FLAG_RESET) !== 0;
     if (!works && refuse(call, R.noReset)) return;
   } else if (device.driver === 'unknown') call.unknown('the driver of the device is not known');
-  if (call.succeed('device-reset.ok')) resetMigration(call, device.name);
+  if (!call.succeed('device-reset.ok')) return;
+  patchDevice(call.tx, device.name, { asleep: false });
+  resetMigration(call, device.name);
 }
 
 // ---- the family --------------------------------------------------------------------------------------------
@@ -167,6 +169,7 @@ export const deviceFamily: FileFamily = {
   ioctl,
   explain: (call) => explained(DEVICE_EXPLANATIONS, call),
   io: regionIo,
+  meaning: ioMeaning,
   release(tx, file) {
     const device = tx.world.devices.get(file.objectKey);
     if (file.object === BY_GROUP || device?.boundFile === file.id) closeDevice(tx, file.objectKey);

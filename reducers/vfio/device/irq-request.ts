@@ -42,6 +42,7 @@ export const SET_IRQS_RULES = {
   notEventfd: { id: 'set-irqs.not-eventfd', errno: 'EINVAL', text: 'an fd is no eventfd' },
   unmaskBusy: { id: 'set-irqs.unmask-busy', errno: 'EBUSY', text: 'INTx: an eventfd unmasks it already' },
   noVectors: { id: 'set-irqs.no-vectors', errno: 'ERANGE', text: 'eventfds for no vectors enable nothing' },
+  asleep: { id: 'set-irqs.asleep', errno: 'EINVAL', text: 'MSI or MSI-X is to be enabled while the device is in D3' },
   vector: {
     id: 'set-irqs.vector',
     errno: 'EINVAL',

@@ -17,10 +17,11 @@ import {
   PCI_VGA_REGION,
   REGION_CAP_MSIX_MAPPABLE,
   REGION_CAPS,
+  REGION_MMAP,
   REGION_READ,
   REGION_WRITE,
 } from '../uapi.js';
-import { configOf } from './config-space.js';
+import { configOf, isPorts, msixTable } from './config-space.js';
 
 /**
  * VFIO_DEVICE_GET_REGION_INFO (`vfio_get_region_info`, then the driver's part). Struct: argsz 0, flags 4, index 8,
@@ -40,6 +41,9 @@ const R = REGION_RULES;
 const STRUCT_BYTES = 32;
 const MSIX_CAP_BYTES = 8;
 const MAX_CAPS_BYTES = 1 << 16;
+const PAGE_BYTES = 4096;
+/** Of the VGA region: all addresses below 1 MiB that a VGA controller may decode. */
+const VGA_BYTES = 0xc_0000;
 /** Size of mtty's config space, which no PCI device has. */
 const MTTY_CONFIG_BYTES = 0xff;
 
@@ -54,7 +58,7 @@ export function regionInfo(call: Call): void {
     call.unknown('the driver of the device is not known');
     return;
   }
-  if (device.driver === 'pci' && index === PCI_VGA_REGION && !isVga(call, device) && refuse(call, R.vga)) return;
+  if (device.driver === 'pci' && index === PCI_VGA_REGION && vgaRefused(call, device)) return;
   const regions = smallFact(call.tx, deviceKey(device.name, 'num_regions'));
   if (regions === undefined && device.driver !== 'pci' && index >= PCI_NUM_REGIONS) {
     call.unknown('how many regions the device has was not asked yet (GET_INFO)');
@@ -63,8 +67,8 @@ export function regionInfo(call: Call): void {
   if (index >= (regions ?? PCI_NUM_REGIONS) && refuse(call, R.index)) return;
   if (!call.succeed('region-info.ok')) return;
   outOffset(call, device, index);
-  const flags = learnFlags(call, device, index);
-  const size = call.learn64(16, regionKey(device.name, index, 'size'), 'size');
+  const size = learnSize(call, device, index);
+  const flags = device.driver === 'pci' ? pciFlags(call, device, index, size) : learnFlags(call, device, index);
   if (index === PCI_CONFIG_REGION && size !== undefined) configShows(call, device, size);
   if (flags !== undefined && (flags & REGION_CAPS) !== 0) capabilities(call, device, index);
 }
@@ -89,9 +93,17 @@ export function portsOf(call: Call, device: VfioDevice): number | undefined {
   return smallFact(call.tx, deviceKey(device.name, 'ports'));
 }
 
-/** Class code 03 00 in config space; a device whose config space was not read is taken for none. */
-function isVga(call: Call, device: VfioDevice): boolean {
-  return configOf(call.tx, device).u16(0x0a) === 0x0300;
+/** A device whose class was not read is taken for no VGA controller until an answer shows that it is one. */
+function vgaRefused(call: Call, device: VfioDevice): boolean {
+  const vga = isVga(call, device);
+  if (vga === undefined) return call.failUnlessLearned(R.vga.errno, R.vga.id);
+  return !vga && refuse(call, R.vga);
+}
+
+/** Class code 03 00 in config space; undefined while that was not read. */
+export function isVga(call: Call, device: VfioDevice): boolean | undefined {
+  const code = configOf(call.tx, device).u16(0x0a);
+  return code === undefined ? undefined : code === 0x0300;
 }
 
 function outOffset(call: Call, device: VfioDevice, index: number): void {
@@ -103,12 +115,53 @@ function offsetOf(index: number): number | bigint {
   return mul(index, 2 ** PCI_OFFSET_SHIFT);
 }
 
+function learnSize(call: Call, device: VfioDevice, index: number): U64 | undefined {
+  if (device.driver !== 'pci' || index !== PCI_VGA_REGION)
+    return call.learn64(16, regionKey(device.name, index, 'size'), 'size');
+  call.out64(16, VGA_BYTES, 'size');
+  return VGA_BYTES;
+}
+
 function learnFlags(call: Call, device: VfioDevice, index: number): number | undefined {
-  if (device.driver === 'pci' && (index === PCI_CONFIG_REGION || index === PCI_VGA_REGION)) {
-    call.out32(4, REGION_READ | REGION_WRITE, 'flags');
-    return REGION_READ | REGION_WRITE;
-  }
   return call.learn32(4, regionKey(device.name, index, 'flags'), 'flags');
+}
+
+/** What follows from a region's kind and size; whether a BAR can be mapped, and has the MSI-X table in it, is the machine's. */
+function pciFlags(call: Call, device: VfioDevice, index: number, size: U64 | undefined): number | undefined {
+  if (index > PCI_VGA_REGION) return learnFlags(call, device, index);
+  let [fixed, open] = [REGION_READ | REGION_WRITE, 0];
+  if (index <= PCI_ROM_REGION) {
+    if (size === undefined) return undefined;
+    if (index === PCI_ROM_REGION) fixed = REGION_READ;
+    else open = openFlags(call, device, index, size);
+    if (size === 0) [fixed, open] = [0, 0];
+  }
+  return learnSome(call, regionKey(device.name, index, 'flags'), fixed, open);
+}
+
+/** A BAR of ports cannot be mapped, one that shares its page may not be; the MSI-X table is in one BAR at most. */
+function openFlags(call: Call, device: VfioDevice, index: number, size: U64): number {
+  const ports = size < PAGE_BYTES && isPorts(configOf(call.tx, device), index) === true;
+  if (ports) return 0;
+  const table = msixTable(call.tx, device);
+  const hasTable = table === undefined || (table !== 'none' && table.bar === index);
+  return REGION_MMAP | (hasTable ? REGION_CAPS : 0);
+}
+
+/** Flags of which some are known beforehand; the `open` ones are learned. */
+function learnSome(call: Call, key: string, fixed: number, open: number): number | undefined {
+  const known = smallFact(call.tx, key);
+  if (known !== undefined) {
+    call.out32(4, known, 'flags');
+    return known;
+  }
+  const told = find(call.memOut, add(call.arg, 4), 4)?.u32(0);
+  if (open === 0) call.out32(4, fixed, 'flags');
+  if (told === undefined || open === 0) return open === 0 ? fixed : undefined;
+  const flags = fixed | (told & open);
+  call.out32(4, flags, 'flags');
+  teach(call, key, flags);
+  return flags;
 }
 
 // ---- capabilities ------------------------------------------------------------------------------------------

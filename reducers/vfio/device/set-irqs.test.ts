@@ -79,6 +79,11 @@ const msixOn = (lab: Lab): void => lab.good(set(lab, '', [EVENTFD | TRIGGER, MSI
 
 const rows: readonly Row[] = [
   {
+    rule: R.asleep,
+    errno: 'EINVAL',
+    run: (l, e) => set(asleep(l), e, [EVENTFD | TRIGGER, MSIX, 0, 1], 6),
+  },
+  {
     rule: R.argsz,
     errno: 'EINVAL',
     run: (l, e) => device(l).ioctl(5, DEVICE_SET_IRQS, { in: struct(20, [0, 19]), errno: e }),
@@ -112,7 +117,60 @@ const rows: readonly Row[] = [
   row('EINVAL', R.triggerFd, [EVENTFD | TRIGGER, REQ, 0, 1], [-2]),
 ];
 
+const CONFIG = 7 * 2 ** 40;
+
+/** Config space has told the PM capability, and the device is put into D3. */
+function asleep(lab: Lab): Lab {
+  const space = struct(256, [0x34, 0x40], [0x40, 1]);
+  device(lab).io(5, 'pread64', 256, space, { arg: CONFIG });
+  lab.io(5, 'pwrite64', 4, struct(4, [0, 3]), { arg: CONFIG + 0x44 });
+  return lab;
+}
+
 test('each rejection has its errno, in the kernel order', () => checkRows(R, rows));
+
+test('answers show how many vectors there are at least and at most', () => {
+  const lab = new Lab().device();
+  lab.eventfd(6);
+  const ask = (errno: string, index: number, start: number, count: number, ...fds: number[]) =>
+    set(lab, errno, [EVENTFD | TRIGGER, index, start, count], ...fds);
+  assert.is(ask('EINVAL', MSI, 0, 4, 6, 6, 6, 6).verdict, 'unknown');
+  assert.is(ask('EINVAL', MSI, 3, 0).rule, R.range.id);
+  assert.is(ask('EINVAL', MSI, 0, 2, 6, 6).verdict, 'unknown');
+  assert.is(ask('EINVAL', MSI, 1, 2, 6, 6).rule, R.range.id);
+  assert.is(ask('EBADF', MSI, 0, 1, 9).verdict, 'unknown');
+  assert.is(ask('EBADF', MSI, 0, 1, 9).verdict, 'match');
+  assert.is(ask('', MSIX, 0, 3, 6, 6, 6).verdict, 'unknown');
+  lab.good(set(lab, '', [NONE | TRIGGER, MSIX, 0, 0]));
+  assert.is(ask('', MSIX, 0, 3, 6, 6, 6).verdict, 'match');
+  lab.good(set(lab, '', [NONE | TRIGGER, MSIX, 0, 0]));
+  assert.is(ask('EINVAL', INTX, 0, 1, 6).verdict, 'unknown', 'a device without the pin');
+  assert.is(ask('EINVAL', INTX, 0, 1, 6).rule, R.range.id);
+});
+
+test('with fewer vectors than asked for nothing is enabled, and their number comes back', () => {
+  const lab = device(new Lab());
+  const ask = (ret: number) => {
+    const fields: FieldAt[] = [
+      [4, EVENTFD | TRIGGER],
+      [8, MSIX],
+      [16, 5],
+      ...[20, 24, 28, 32, 36].map((at): FieldAt => [at, 6]),
+    ];
+    return lab.ioctl(5, DEVICE_SET_IRQS, { in: struct(40, ...fields), ret });
+  };
+  assert.is(ask(3).verdict, 'learned');
+  assert.is(lab.world.devices.get('0000:00:10.0')?.irqs.type, -1);
+  assert.is(ask(5).verdict, 'diverge');
+  lab.good(set(lab, '', [NONE | TRIGGER, MSIX, 0, 0]));
+  assert.is(ask(0).verdict, 'match');
+});
+
+test('what the machine has left of interrupts is not known', () => {
+  const lab = device(new Lab());
+  assert.match(set(lab, 'ENOSPC', [EVENTFD | TRIGGER, MSIX, 0, 1], 6).unknown, /machine has left/);
+  assert.match(set(lab, 'ENODEV', [EVENTFD | TRIGGER, INTX, 0, 1], 6).unknown, /machine has left/);
+});
 
 test('kinds exclude each other until one is disabled', () => {
   const lab = device(new Lab());

@@ -58,8 +58,23 @@ function conclude(
   else if (rangeDecides(call, device, request, outcome, bounds)) return;
   if (device.unknownSince >= 0) call.unknown(`interrupts of the device unknown since event ${device.unknownSince}`);
   if (outcome.rule !== undefined && refuse(call, outcome.rule)) return;
+  if (outcome.after !== undefined && device.irqs.type < 0 && enablingFails(call, outcome.after)) return;
   if (!call.succeed('set-irqs.ok')) return;
   if (outcome.after !== undefined) patchDevice(call.tx, device.name, { irqs: outcome.after });
+}
+
+/** What the machine may say to a request that enables a kind. */
+const MACHINE_ERRORS: readonly string[] = ['ENODEV', 'EBUSY', 'ENOSPC'];
+
+/**
+ * Enabling asks the machine for interrupts. It may have none left; or fewer than asked for, whose number the call then
+ * returns, having enabled nothing. True: the call ends here.
+ */
+function enablingFails(call: Call, after: DeviceIrqs): boolean {
+  if (after.type < 0) return false;
+  for (const errno of MACHINE_ERRORS)
+    if (call.failedByFact(errno, 'what interrupts the machine has left is not in the recording')) return true;
+  return after.vectors > 1 && call.succeedUnlessLearned('set-irqs.fewer', 0, (ret) => ret < after.vectors);
 }
 
 /**
@@ -168,6 +183,7 @@ function msiTrigger(call: Call, device: VfioDevice, request: IrqRequest): IrqOut
   if (!enabled && irqs.type !== -1) return fails(R.otherKind);
   if (request.data !== IRQ_DATA_EVENTFD) return enabled ? DONE : fails(R.notEnabled);
   if (!enabled && start + count === 0) return fails(R.noVectors);
+  if (!enabled && device.asleep) return fails(R.asleep);
   const vectors = enabled ? irqs.vectors : start + count;
   const success = enabled ? DONE : becomes(irqs, { type: index, vectors });
   for (let i = 0; i < count; i++) {

@@ -183,7 +183,13 @@ function notPinned(call: Call): string {
   const last = lastOf(vaddr, mapSize(call));
   const asleep = last === undefined ? undefined : sleepingDevice(call, space, vaddr, last);
   if (asleep === undefined) return '';
-  return `${hex(asleep.at)}: a BAR of ${asleep.device}, whose command register has memory decoding off`;
+  const device = call.tx.world.devices.get(asleep.device);
+  const why = device?.asleep
+    ? 'which is in D3'
+    : device?.lowPower
+      ? 'which was let go into low power'
+      : 'whose command register has memory decoding off';
+  return `${hex(asleep.at)}: a BAR of ${asleep.device}, ${why}`;
 }
 
 function mediated(call: Call): string {

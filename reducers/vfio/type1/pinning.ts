@@ -5,6 +5,7 @@ import { askLimit, explainShortage, type LimitQuestion, refuseSure } from '../..
 import { probePin } from '../../memory/pin.js';
 import { VMA_PFNMAP } from '../../memory/state.js';
 import { countPages, type PageCount, pagesBetween } from '../../memory/substance.js';
+import { isMemoryOn } from '../devices.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
 import type { Rule } from '../rules.js';
 import type { VfioContainer, VfioDevice } from '../state.js';
@@ -86,7 +87,7 @@ export function limitQuestion(call: Call, { pages, maybePages }: PageCount): Lim
   return { account: 'space', key: process.space, process, ipcLock: process.creds.ipcLock, pages, maybePages };
 }
 
-/** The end of the range that lies in a BAR of a device that does not decode memory now. */
+/** The end of the range that lies in a BAR of a device that cannot be reached now. */
 export function sleepingDevice(
   call: Call,
   spaceId: number,
@@ -104,10 +105,9 @@ export function sleepingDevice(
   return undefined;
 }
 
-const COMMAND_MEMORY = 2;
-
+/** A page fault in a BAR fails while the device does not decode memory, sleeps, or was let go into low power. */
 function isMemoryOff(device: VfioDevice | undefined): boolean {
-  return device !== undefined && device.pciCommand >= 0 && (device.pciCommand & COMMAND_MEMORY) === 0;
+  return device !== undefined && (!isMemoryOn(device) || device.lowPower === true);
 }
 
 /** Devices are few, and hardly ever off: this saves looking up the memory of every mapping. */
