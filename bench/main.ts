@@ -9,11 +9,16 @@ import { churn, type ChurnOptions } from './generate.js';
 import { invalidationCalls, invalidationEvents } from './generate-hmm.js';
 
 /**
- * The benchmark: `npm run bench` (a minute), `npm run bench -- --full` (with 1M calls, several minutes).
+ * The benchmark: `npm run bench` (some minutes), `npm run bench -- --full` (with 1M calls, half an hour),
+ * `npm run bench -- --only bounds` for one part of it.
  * Absolute times depend on the machine and what else it does; the ratios in one run are the message.
  */
 const { values } = parseArgs({
-  options: { full: { type: 'boolean', default: false }, repeat: { type: 'string', default: '3' } },
+  options: {
+    full: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    repeat: { type: 'string', default: '3' },
+  },
 });
 const folder = mkdtempSync(join(tmpdir(), 'iotape-bench-'));
 const child = fileURLToPath(new URL('child.js', import.meta.url));
@@ -142,9 +147,7 @@ function bounds(): void {
 }
 
 try {
-  stages();
-  growth();
-  bounds();
+  for (const [name, part] of Object.entries({ stages, growth, bounds })) if ((values.only ?? name) === name) part();
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

@@ -1,4 +1,4 @@
-import type { IoctlEvent } from '../../core/event.js';
+import type { IoctlEvent, MirrorMapEvent } from '../../core/event.js';
 import type { Interval, RangeMap } from '../../core/interval.js';
 import { overlapping, rangeAt } from '../../core/interval.js';
 import { max, min, type U64 } from '../../core/u64.js';
@@ -7,7 +7,7 @@ import { surelyEmpty } from '../memory/lookup.js';
 import { type PageTable, type PteRun, pieces } from '../memory/pagetable.js';
 import type { AddressSpace } from '../memory/state.js';
 import type { World } from '../world.js';
-import { mustCopy } from './driver-mirror.js';
+import { accessOf, mustCopy } from './driver-mirror.js';
 import { deviceOfOwner } from './kernel-events.js';
 import { NOTIFY_MIGRATE } from './machine.js';
 import { type DriverPte, mirrorTitle, openInvalidations } from './notified.js';
@@ -135,6 +135,24 @@ function compareDriver(
   if (entry.since < pte.since) return 'older page';
   const refused = (vma.prot & PROT_WRITE) === 0 || mustCopy(pte, (vma.flags & MAP_SHARED) !== 0);
   return entry.access === 'write' && refused ? 'more rights' : undefined;
+}
+
+/** Whether entries that a driver stores may differ from the page table as it is before they teach anything. */
+export function mayContradict(world: World, table: PageTable, event: MirrorMapEvent): boolean {
+  const space = world.spaces.get(table.space);
+  if (space === undefined) return false;
+  const { mirror, start, last, memory, seq } = event;
+  const entry: DriverPte = { start, last, access: accessOf(event.flags), memory, since: seq };
+  return pieces(table.runs, start, last).some((piece) =>
+    piece.pte === undefined
+      ? mayBeHole(space, piece)
+      : compareDriver(world, space, mirror, entry, piece.pte, piece.start) !== undefined,
+  );
+}
+
+function mayBeHole(space: AddressSpace, { start, last }: Interval): boolean {
+  const vma = rangeAt(space.vmas, start);
+  return vma === undefined || vma.last < last || (vma.prot & (PROT_READ | PROT_WRITE)) !== (PROT_READ | PROT_WRITE);
 }
 
 /** Whether another mirror than this one (an id of ours, or the kernel's address) holds a page exclusively. */

@@ -3,7 +3,7 @@ import type { Interval } from '../../core/interval.js';
 import type { Finding, Invariant } from '../../core/invariant.js';
 import { add, alignDown, hex, lastOf, mul, U64_MAX } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
-import { anyMirrored, auditMirrors, type Fault, filledUnderWay, type Problem } from '../hmm/audit.js';
+import { anyMirrored, auditMirrors, type Fault, filledUnderWay, mayContradict, type Problem } from '../hmm/audit.js';
 import { leftBehind, mayLeaveBehind, mayStay, storedWrongly } from '../hmm/audit-driver.js';
 import { inMotion, invalidatedJustNow } from '../hmm/notified.js';
 import { lastOfPages } from '../memory/flags.js';
@@ -74,13 +74,31 @@ function concerns(before: World, event: Event): boolean {
 
 function mayBreak(before: World, event: Event): boolean {
   if (event.kind === 'invalidateEnd') return mayLeaveBehind(before, event);
-  if (event.kind === 'mirrorMap') return true;
   const table = tableOf(before, event);
-  if (table === undefined || table.knowledge === 'nothing') return false;
+  if (event.kind === 'mirrorMap') {
+    if (storedWrongly(before, event, 1).length > 0) return true;
+    return table !== undefined && table.knowledge !== 'nothing' && mayContradict(before, table, event);
+  }
+  if (table === undefined || !mayDiffer(before, table)) return false;
   if (event.kind === 'ioctl' || event.kind === 'fork') return true;
   const range = rangeOf(before, event);
   if (range !== undefined && anyMirrored(before, table, range.start, range.last)) return true;
   return openRanges(table, event).some(({ start, last }) => anyMirrored(before, table, start, last));
+}
+
+/**
+ * Whether mirrors may differ from the page table at all. Where calls determine everything, the invalidations are worked out from
+ * them and reach every mirror; only a migration is ignored by all mirrors of its device, and there may be two of them.
+ */
+function mayDiffer(before: World, { knowledge, space }: PageTable): boolean {
+  if (knowledge !== 'calls') return knowledge === 'events';
+  let devices = 0;
+  for (const mirror of before.mirrors.values()) {
+    if (mirror.space !== space) continue;
+    if ((devices & (1 << mirror.device)) !== 0) return true;
+    devices |= 1 << mirror.device;
+  }
+  return false;
 }
 
 /** All that the event shows to be wrong. */
