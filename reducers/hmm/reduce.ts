@@ -11,7 +11,14 @@ import { followMirror } from './driver-mirror.js';
 import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
 import { threadWentOn } from './notified.js';
-import { callChangesPages, MADV_POPULATE_READ, MADV_POPULATE_WRITE, mappingFills, takesPages } from './space-calls.js';
+import {
+  callChangesPages,
+  MADV_POPULATE_READ,
+  MADV_POPULATE_WRITE,
+  mappingFills,
+  mayFill,
+  takesPages,
+} from './space-calls.js';
 import { dropPages, forkPages } from './space-life.js';
 
 /**
@@ -64,8 +71,12 @@ export function pagesBefore(tx: Tx, event: Event): number {
       const open = !machine.derives && takesPages(machine, event);
       callChangesPages(machine, event);
       machine.store(tx);
+      // Only a device's call can overlap this one, and only mirrors have to hear of it.
+      if (tx.world.mirrors.size === 0 && tx.world.notified.size === 0) return space;
       const changed = rangeOf(event);
-      if (changed !== undefined) noteChange(tx, space, { ...changed, seq: event.seq, tid: event.tid, open });
+      if (changed === undefined) return space;
+      const { start, last } = changed;
+      noteChange(tx, space, { start, last, seq: event.seq, tid: event.tid, open });
       return space;
     }
     default:
@@ -123,7 +134,7 @@ function changePages(tx: Tx, event: Event, space: number, families: Families): v
       return;
     }
     case 'mmap': {
-      if (space === 0) return;
+      if (space === 0 || !mayFill(event)) return;
       const machine = Machine.of(tx, space, event.seq);
       const file = typeof event.ret === 'number' ? machine?.vmaAt(event.ret)?.file : undefined;
       if (machine === undefined || file === undefined) return;

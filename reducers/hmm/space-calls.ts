@@ -82,6 +82,11 @@ const TAKING: ReadonlySet<number> = new Set([
   MADV_GUARD_INSTALL,
 ]);
 
+/** Whether {@link mappingFills} may do anything: most new mappings are empty. */
+export function mayFill(event: MmapEvent): boolean {
+  return event.fd >= 0 || (event.flags & (MAP_POPULATE | MAP_LOCKED)) !== 0;
+}
+
 /** What a new mapping is filled with at once: MAP_POPULATE, and the pages that dmirror puts into a mapping of itself. */
 export function mappingFills(machine: Machine, event: MmapEvent, byDriver: boolean): void {
   if (event.ret === null || event.ret === -1) return;

@@ -102,7 +102,8 @@ export function noteChange(tx: Tx, space: number, change: Change): void {
 /** The thread goes on: what it changed has been told to everybody, or never will be. */
 export function settleChanges(tx: Tx, space: number, tid: number): void {
   const table = tx.world.pageTables.get(space);
-  if (table === undefined || !table.changes.some((change) => change.open && change.tid === tid)) return;
+  if (table === undefined || table.changes.length === 0) return;
+  if (!table.changes.some((change) => change.open && change.tid === tid)) return;
   const settled = table.changes.map((c) => (c.open && c.tid === tid ? Object.freeze({ ...c, open: false }) : c));
   tx.world.pageTables.set(space, Object.freeze({ ...table, changes: Object.freeze(settled) }));
 }
