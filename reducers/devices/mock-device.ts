@@ -16,7 +16,6 @@ import {
   lookup,
   missing,
   newObjectId,
-  nextObjectId,
   objectOf,
   putObject,
   takeId,
@@ -87,8 +86,7 @@ export function mockDomain(call: Call): void {
     takeId(tx, contextId, standing);
     const key = `mock:${tx.nextId('mock-devices')}`;
     const { seq } = call.event;
-    const shown = newObjectId(call, 24);
-    const id = shown === standing ? nextObjectId(tx, contextId) : shown;
+    const id = newObjectId(call, 24);
     device = bindDevice(tx, contextId, key, seq, key, id, newMockDevice(flags));
     const result = attachDevice(tx, contextId, device, s.u32(8), seq, 0, told);
     if ('ptId' in result) putObject(tx, contextId, { type: 'selftest', id: standing, users: 0, since: seq, device });

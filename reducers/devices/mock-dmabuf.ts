@@ -58,6 +58,7 @@ export function dmabufGet(call: Call): void {
       sizeBytes: lengthBytes,
     },
     call.event,
+    call.families,
   );
   call.tx.world.dmaBufs.set(file.id, Object.freeze({ id: file.id, lengthBytes: Number(lengthBytes), revoked: false }));
 }

@@ -231,12 +231,21 @@ function partsOf(tx: Tx, ioasKey: number, range: Interval): Part[] {
   return parts;
 }
 
-/** Keeps pinned pages as an item of a self-test access; gives the item's id. */
+/**
+ * Keeps pinned pages as an item of a self-test access; gives the item's id. Where areas do not cover the range, which only a
+ * recording that contradicts the model claims, the item holds what they do.
+ */
 export function addItem(tx: Tx, contextId: number, access: AccessObject, iova: U64, last: U64, seq: number): number {
   const id = access.nextItem;
-  const item: AccessItem = Object.freeze({ id, start: iova, last });
-  pinRange(tx, ioasOfObject(tx, contextId, access.ioas).id, item, false, seq);
-  patchObject(tx, contextId, access, { items: Object.freeze([...access.items, item]), nextItem: id + 1 });
+  const key = typedObject(tx, contextId, access.ioas, 'ioas')?.ioas;
+  const held = key === undefined ? undefined : partsOf(tx, key, { start: iova, last }).at(-1);
+  const items = [...access.items];
+  if (key !== undefined && held !== undefined) {
+    const item: AccessItem = Object.freeze({ id, start: iova, last: held.last });
+    pinRange(tx, key, item, false, seq);
+    items.push(item);
+  }
+  patchObject(tx, contextId, access, { items: Object.freeze(items), nextItem: id + 1 });
   return id;
 }
 
@@ -253,16 +262,16 @@ function dropItems(tx: Tx, contextId: number, access: AccessObject, start: U64, 
   const gone = access.items.filter((item) => item.start <= last && item.last >= start);
   if (gone.length === 0) return;
   const ioasKey = ioasOfObject(tx, contextId, access.ioas).id;
-  for (const item of gone) unpinRange(tx, ioasKey, item, false);
+  for (const item of gone) unpinRange(tx, ioasKey, item, access.internal);
   patchObject(tx, contextId, access, { items: Object.freeze(access.items.filter((item) => !gone.includes(item))) });
 }
 
-/** Asks all accesses of an IOAS to let go of a range (`iommufd_access_notify_unmap`). */
-export function notifyUnmap(tx: Tx, ioasKey: number, start: U64, last: U64): void {
+/** Asks all accesses of an IOAS to let go of a range (`iommufd_access_notify_unmap`); those that lock it only with `locked`. */
+export function notifyUnmap(tx: Tx, ioasKey: number, start: U64, last: U64, locked: boolean): void {
   const { accesses, context } = ioasByKey(tx, ioasKey);
   for (const id of accesses) {
     const access = typedObject(tx, context, id, 'access');
-    if (access !== undefined && !access.internal) dropItems(tx, context, access, start, last);
+    if (access !== undefined && (locked || !access.internal)) dropItems(tx, context, access, start, last);
   }
 }
 

@@ -10,6 +10,7 @@ import {
   dropObject,
   ioasByKey,
   ioasOfObject,
+  isFreeId,
   nextObjectId,
   objectOf,
   patchContext,
@@ -255,7 +256,7 @@ function autoDomain(
     nestParent: false,
     pasidCompat: false,
     seq,
-    id: told.hwpt !== undefined && objectOf(tx, contextId, told.hwpt) === undefined ? told.hwpt : undefined,
+    id: told.hwpt !== undefined && isFreeId(tx, contextId, told.hwpt) ? told.hwpt : undefined,
     attachPasid: attaches ? pasid : -1,
   });
   if ('errno' in made) return made;

@@ -75,7 +75,8 @@ function movesOf(call: Call, keys: readonly number[]): Map<number, Move> {
   for (const key of keys) {
     for (const area of ioasByKey(call.tx, key).areas.values()) {
       const from = area.pages;
-      if (moves.has(from.id)) continue;
+      // Memory mapped by address stays whose it is, whatever a recording claims.
+      if (from.kind !== 'file' || moves.has(from.id)) continue;
       moves.set(from.id, { from, to: Object.freeze({ ...from, space, pid, user }), held: countHeld(call.tx, area) });
     }
   }

@@ -66,6 +66,12 @@ export function nextObjectId(tx: Tx, contextId: number): number {
   return context.freeIds.firstKey() ?? context.nextObjectId;
 }
 
+/** Whether an id can be given out: no object has it, and none that is being made. */
+export function isFreeId(tx: Tx, contextId: number, id: number): boolean {
+  const { nextObjectId: next, freeIds } = contextOf(tx, contextId);
+  return id >= next || freeIds.has(id);
+}
+
 /** Takes an id out of the pool: the next one, or the one that a recording shows. */
 export function takeId(tx: Tx, contextId: number, id: number): void {
   const context = contextOf(tx, contextId);
@@ -269,7 +275,7 @@ export function shownId(
   seq: number,
 ): number {
   if (recorded === undefined || recorded === 0 || recorded > MAX_ID || recorded === predicted) return predicted;
-  if (objectOf(tx, contextId, recorded) === undefined) return recorded;
+  if (isFreeId(tx, contextId, recorded)) return recorded;
   markContextUnknown(tx, contextId, seq);
   return predicted;
 }

@@ -65,7 +65,7 @@ export function handOutFd(call: Call, offset: number, field: string, kind: FileK
   const fd = recorded32(call, offset) ?? predicted;
   if (fd === undefined || fd > 0x7fff_ffff) return;
   const made = { kind, path, objectKey: key, flags: O_RDWR, complete: true, cloexec: true };
-  installFd(call.tx, call.process, fd, made, call.event);
+  installFd(call.tx, call.process, fd, made, call.event, call.families);
 }
 
 function hold(tx: Tx, contextId: number, by: 1 | -1): void {

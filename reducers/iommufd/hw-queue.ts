@@ -8,6 +8,7 @@ import {
   handOut,
   ioasOfObject,
   lookup,
+  markContextUnknown,
   newObjectId,
   patchObject,
   putObject,
@@ -16,7 +17,7 @@ import {
 } from './context.js';
 import { needs, type Support, tegraLimits, viommuKind } from './hardware.js';
 import { PAGE } from './iopt.js';
-import type { Rule } from './rules.js';
+import { type Refusal, type Rule, refusal } from './rules.js';
 import type { AccessObject, PagingHwpt, Viommu } from './state.js';
 
 /**
@@ -43,6 +44,8 @@ export const HW_QUEUE_RULES: readonly Rule[] = [
   { id: 'hw-queue.base', errno: 'EINVAL', text: 'the queue is not aligned to its length' },
   { id: 'hw-queue.ok', errno: '', text: 'the queue is made' },
 ];
+
+const TAKEN = refusal('EEXIST', 'hw-queue.taken');
 
 const TYPE_SELFTEST = 0xdeadbeef;
 const TYPE_TEGRA = 1;
@@ -134,10 +137,8 @@ function judge(call: Call, viommu: Viommu, access: AccessObject, start: U64, who
   const attach = changeAccessIoas(tx, contextId, access.id, parent.ioas);
   const attached = typedObject(tx, contextId, access.id, 'access') as AccessObject;
   const refused = attach ?? refusePin(tx, contextId, attached, start, whole, false);
-  if (refused !== undefined) {
-    if (refused.unknown !== '') return call.unknown(refused.unknown);
-    if (call.fail(refused.errno, refused.rule)) return false;
-  }
+  if (refused !== undefined && refused.unknown === '') return refuse(call, refused);
+  if (refused !== undefined && !call.unknown(refused.unknown)) return false;
   if (whole > PAGE) call.unknown('whether the pages are next to each other is not recorded');
   return placed(call, viommu) && sized(call, viommu) && call.succeed('hw-queue.ok');
 }
@@ -149,7 +150,7 @@ function placed(call: Call, viommu: Viommu): boolean {
   const count = viommu.owner === MOCK_OWNER ? MOCK_QUEUES : queuesLog2 === undefined ? undefined : 2 ** queuesLog2;
   const fits = count === undefined ? undefined : index < count;
   if (needs(call, viommu.owner, `HW queue ${index}`, fits, 'EINVAL', 'hw-queue.index')) return false;
-  if (viommu.queues.has(index) && call.fail('EEXIST', 'hw-queue.taken')) return false;
+  if (viommu.queues.has(index)) return refuse(call, TAKEN);
   return index === 0 || viommu.queues.has(index - 1) || !call.fail('EIO', 'hw-queue.order');
 }
 
@@ -168,4 +169,10 @@ function sized(call: Call, viommu: Viommu): boolean {
   if (modPow2(iova, within) !== 0 && call.fail('EINVAL', 'hw-queue.base')) return false;
   if (length > PAGE) call.unknown('how the pages are aligned is not recorded');
   return true;
+}
+
+/** A queue that a recording shows all the same is one that nobody knows. */
+function refuse(call: Call, { errno, rule }: Refusal): false {
+  if (!call.fail(errno, rule)) markContextUnknown(call.tx, call.file.object, call.event.seq);
+  return false;
 }

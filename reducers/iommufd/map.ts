@@ -11,7 +11,7 @@ import { fileForMap } from './map-file.js';
 import { byteAt, pagesIn } from './pages.js';
 import { type Rule, SELFTEST_FACT } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
-import { removeArea } from './unmap.js';
+import { executeUnmap } from './unmap.js';
 
 /**
  * IOAS_MAP, MAP_FILE and COPY (drivers/iommu/iommufd/ioas.c, io_pagetable.c).
@@ -211,7 +211,7 @@ function putSlices(call: Call, ioas: Ioas, slices: readonly Slice[], iova: U64, 
     if (last === undefined) return;
     // Only where the recording contradicts the model can something be in the way; it is then gone.
     for (let old = firstOverlap(ioasByKey(call.tx, ioas.id).areas, at, last); old !== undefined; ) {
-      removeArea(call.tx, ioas.id, old);
+      executeUnmap(call.tx, ioas.id, [old], true);
       old = firstOverlap(ioasByKey(call.tx, ioas.id).areas, at, last);
     }
     const made: Area = {

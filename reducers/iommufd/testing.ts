@@ -64,6 +64,8 @@ export class Bench {
   readonly seen: Set<string> = new Set();
   /** The last rejection's particulars, by rule. */
   readonly said: Map<string, string> = new Map();
+  /** All events so far, as they were recorded. */
+  readonly log: Event[] = [];
   readonly #reducer = new Reducer(iommufdFamilies);
   #seq = 0;
 
@@ -83,7 +85,9 @@ export class Bench {
 
   #numbered(event: Event): Event {
     const seq = this.#seq++;
-    return { ...event, seq, ...('enteredAt' in event ? { enteredAt: seq } : {}) };
+    const numbered = { ...event, seq, ...('enteredAt' in event ? { enteredAt: seq } : {}) };
+    this.log.push(numbered);
+    return numbered;
   }
 
   /** Opens /dev/iommu; gives the fd. */

@@ -93,16 +93,19 @@ export function planUnmap(ioas: Ioas, start: U64, last: U64): UnmapPlan {
   return { areas, bytes, errno, rule, unknown };
 }
 
-/** Takes areas away; accesses that hold pages of them let go first. */
-export function executeUnmap(tx: Tx, ioasKey: number, areas: readonly Area[]): void {
+/**
+ * Takes areas away; accesses that hold pages of them let go first. `locked` areas are among them only where a recording
+ * shows that they are gone.
+ */
+export function executeUnmap(tx: Tx, ioasKey: number, areas: readonly Area[], locked = false): void {
   for (const area of areas) {
-    if (area.accesses > 0) notifyUnmap(tx, ioasKey, area.start, area.last);
+    if (area.accesses > 0) notifyUnmap(tx, ioasKey, area.start, area.last, locked);
     removeArea(tx, ioasKey, area);
   }
 }
 
 /** Takes an area out of its IOAS; domains let go of its pages. */
-export function removeArea(tx: Tx, ioasKey: number, area: Area): void {
+function removeArea(tx: Tx, ioasKey: number, area: Area): void {
   const ioas = ioasByKey(tx, ioasKey);
   deleteArea(tx, ioasKey, area);
   if (ioas.hwpts.length > 0) {

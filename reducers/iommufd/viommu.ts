@@ -4,7 +4,17 @@ import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { MOCK_OWNER } from '../devices/mock-domain.js';
 import type { Tx } from '../tx.js';
-import { addUsers, contextOf, handOut, lookup, nextObjectId, patchObject, putObject, takeId } from './context.js';
+import {
+  addUsers,
+  contextOf,
+  handOut,
+  lookup,
+  markContextUnknown,
+  nextObjectId,
+  patchObject,
+  putObject,
+  takeId,
+} from './context.js';
 import {
   driverOf,
   type IommuDriver,
@@ -192,9 +202,14 @@ export function vdeviceAlloc(call: Call): void {
   const device = lookup(call, s.u32(8), 'device', 'vdevice-alloc.device');
   if (device === undefined) return;
   if (needsSameIommu(call, viommu.owner, device, 'EINVAL', 'vdevice-alloc.other-iommu')) return;
-  if (device.vdevice !== 0 && call.fail('EEXIST', 'vdevice-alloc.device-taken')) return;
   const virtId = s.u64(16);
-  if (viommu.vdevices.has(virtId) && call.fail('EEXIST', 'vdevice-alloc.id-taken')) return;
+  const isTaken = device.vdevice !== 0;
+  if (isTaken || viommu.vdevices.has(virtId)) {
+    const happened = !call.fail('EEXIST', isTaken ? 'vdevice-alloc.device-taken' : 'vdevice-alloc.id-taken');
+    // What had the place is gone then, and nobody knows since when.
+    if (happened) markContextUnknown(tx, contextId, call.event.seq);
+    return;
+  }
   if (refusedByDriver(call, viommu, device, virtId) || !call.succeed('vdevice-alloc.ok')) return;
   const id = handOut(call, nextObjectId(tx, contextId), 12, 'out_vdevice_id');
   takeId(tx, contextId, id);
