@@ -3,6 +3,7 @@ import { Bytes } from '../core/bytes.js';
 import type { IoctlEvent, IoEvent, MemNote } from '../core/event.js';
 import { add, type U64 } from '../core/u64.js';
 import { find, type OutWrite, type PossibleAnswer } from './answer.js';
+import type { Told } from './explain.js';
 import type { Families } from './family.js';
 import type { OpenFile, Process } from './files/state.js';
 import type { Tx } from './tx.js';
@@ -11,6 +12,7 @@ import type { World } from './world.js';
 /** How one call of a modelled interface compares with the recording, gravest part first. */
 export type Verdict = 'diverge' | 'unknown' | 'learned' | 'match';
 
+const NOTHING_TOLD: Told = Object.freeze({ text: '' });
 const NO_NOTES: readonly MemNote[] = [];
 
 /**
@@ -60,8 +62,7 @@ export class Call {
   readonly #arena = new Arena();
   #learnedNow = false;
   #faultHit = false;
-  /** {@link stateRead}, once somebody has asked. */
-  #read: string | undefined;
+  #told: Told | undefined;
   /** The state to go back to, during a {@link trial} of a call that the recording does not show to have succeeded. */
   #before: World | undefined;
 
@@ -102,7 +103,7 @@ export class Call {
     if (this.#outs.length > 0) this.#outs = [];
     this.#learnedNow = false;
     this.#faultHit = false;
-    this.#read = undefined;
+    this.#told = undefined;
     this.#before = undefined;
   }
 
@@ -119,7 +120,7 @@ export class Call {
 
   /** Says what the recorded answer rests on, where the rule of the prediction does not tell. */
   looked(text: string): void {
-    this.#read = text;
+    this.#told = { text };
   }
 
   // ---- predicting ----------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ export class Call {
       this.#errno = errno;
       this.#retHow = 'predicted';
       // The state is about to follow a recording that contradicts it.
-      if (this.#recordedSuccess()) this.#read = this.stateRead;
+      if (this.#recordedSuccess()) this.#told = this.told;
     }
     return !this.#recordedSuccess();
   }
@@ -392,8 +393,7 @@ export class Call {
    * What the rule of the prediction saw, in words: `0x1800-0x27ff overlaps mapping 0x1000-0x1fff of event 12`; '' where
    * its text says all. Made when somebody asks, which is after few of the calls. Events are named as `event N`.
    */
-  get stateRead(): string {
-    this.#read ??= this.families[this.file.kind]?.explain?.(this) ?? '';
-    return this.#read;
+  get told(): Told {
+    return (this.#told ??= this.families[this.file.kind]?.explain?.(this) ?? NOTHING_TOLD);
   }
 }

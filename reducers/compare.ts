@@ -47,8 +47,15 @@ function unknownOut(call: Call): OutWrite | undefined {
 /** Why a call is `unknown`, for the summary; '' otherwise. */
 export function unknownReason(call: Call): string {
   if (!call.predicted) return 'not modelled';
-  if (call.unknownReason !== '') return call.unknownReason;
+  if (call.unknownReason !== '') return fromTheStart(call);
   return call.event.ret === null ? 'the recording has no result' : (unknownOut(call)?.field ?? '');
+}
+
+/** What is unknown since the event that first showed a file was unknown before, too. */
+function fromTheStart({ unknownReason: reason, file }: Call): string {
+  const since = ` since event ${file.openedAt}`;
+  if (file.complete || !reason.endsWith(since)) return reason;
+  return `${reason.slice(0, -since.length)}: the file was open before the recording began`;
 }
 
 function answerAgrees(call: Call): boolean {
@@ -173,7 +180,7 @@ export function explain(call: Call): Explanation {
     if (call.predictedErrno !== '') predicted['errno'] = call.predictedErrno;
   }
   explainOuts(call, predicted, recorded);
-  return { predicted, recorded, rule: call.rule, reason: call.stateRead };
+  return { predicted, recorded, rule: call.rule, reason: call.told.text };
 }
 
 function explainOuts(

@@ -113,7 +113,7 @@ export class Reducer {
 
   #unknownFile(tx: Tx, event: IoctlEvent, process: Process, file: OpenFile): Verdict {
     this.call.begin(tx, event, process, file, commandName('unknown', event.request), 0);
-    this.call.unknown(`the fd may be ${possibleFiles(event.request)}: record with -y, or from its open on`);
+    this.call.unknown('which file is behind the fd was not recorded');
     return judge(this.call);
   }
 
@@ -127,15 +127,6 @@ export class Reducer {
     family.io(this.call);
     return family.countsIo ? judge(this.call) : undefined;
   }
-}
-
-/** The kinds of file that know a request, with its name there. */
-function possibleFiles(request: number): string {
-  const kinds = [...DEVICE_KINDS].flatMap((kind) => {
-    const command = findCommand(kind, request);
-    return command === undefined ? [] : [`${kind} (${command.name})`];
-  });
-  return kinds.length === 0 ? 'any file of VFIO, iommufd or HMM' : kinds.join(' or ');
 }
 
 function couldBeOurs(request: number): boolean {

@@ -9,13 +9,35 @@ import type { Tx } from './tx.js';
  * The particulars of a rejection, in words: which mapping is in the way, which address is not mapped, which field is uneven.
  *
  * A rule says when it applies; what the model saw stands here, by the rule's id, and is put into words when somebody
- * asks for `Call.stateRead`. Events are named as `event N`, so that a reader of the text can find them.
+ * asks for `Call.told`. Events are named as `event N`, so that a reader of the text can find them.
  */
-export type Explanations = Readonly<Record<string, (call: Call) => string>>;
+export type Explanations = Readonly<Record<string, (call: Call) => string | Told>>;
 
-/** The entry for the rule that decided; '' where there is none. */
-export function explained(table: Explanations, call: Call): string {
-  return Object.hasOwn(table, call.rule) ? (table[call.rule]?.(call) ?? '') : '';
+export interface Told {
+  readonly text: string;
+  /** What an earlier event did to it tells more. */
+  readonly about?: Subject | undefined;
+}
+
+/** Something that a recording can be searched for: who unmapped this memory, or this IOVA, or destroyed this object. */
+export type Subject =
+  /** `since`: the event that mapped what is there now, -1 where nothing is; what came before it does not count. */
+  | { readonly kind: 'memory'; readonly space: number; readonly at: U64; readonly since: number }
+  | { readonly kind: 'iova'; readonly table: string; readonly start: U64; readonly last: U64 }
+  | { readonly kind: 'object'; readonly context: number; readonly id: number }
+  | { readonly kind: 'backend'; readonly container: number };
+
+/** Names of the tables that IOVAs are keys of. */
+export const containerTable = (id: number): string => `container ${id}`;
+export const ioasTable = (key: number): string => `ioas ${key}`;
+
+const NOTHING: Told = Object.freeze({ text: '' });
+
+/** The entry for the rule that decided; an empty text where there is none. */
+export function explained(table: Explanations, call: Call): Told {
+  const told = Object.hasOwn(table, call.rule) ? table[call.rule]?.(call) : undefined;
+  if (told === undefined) return NOTHING;
+  return typeof told === 'string' ? { text: told } : told;
 }
 
 /** `0x1000-0x1fff`, both ends included. */
@@ -68,16 +90,27 @@ export function listText(items: Iterable<string>, max = 6): string {
   return more > 0 ? `${shown.join(', ')} and ${more} more` : shown.join(', ');
 }
 
-/** `0x3000 of user memory 0x1000-0x3fff: nothing is mapped there`; '' where all of it can be pinned. */
-export function unpinnableText(tx: Tx, spaceId: number, start: U64, lengthBytes: U64, request: PinRequest): string {
+/** `0x3000 of user memory 0x1000-0x3fff: nothing is mapped there`; undefined where all of it can be pinned. */
+export function unpinnable(
+  tx: Tx,
+  spaceId: number,
+  start: U64,
+  lengthBytes: U64,
+  request: PinRequest,
+): Told | undefined {
   const last = lastOf(start, lengthBytes);
-  if (last === undefined) return '';
+  if (last === undefined) return undefined;
   const answer = probePin(tx, spaceId, start, last, request);
-  if (answer.kind === 'ok') return '';
+  if (answer.kind === 'ok') return undefined;
   const vmas = tx.world.spaces.get(spaceId)?.vmas;
   const vma = vmas === undefined ? undefined : rangeAt(vmas, answer.at);
   const where = vma === undefined ? '' : ` (${vmaText(tx, vma)})`;
-  return `${hex(answer.at)} of user memory ${rangeText(start, last)}: ${answer.why}${where}`;
+  const isBar = vma !== undefined && (vma.traits & VMA_PFNMAP) !== 0 && !request.pfnmapOk;
+  const way = isBar ? '; iommufd takes a BAR as a dma-buf only, by IOAS_MAP_FILE' : '';
+  return {
+    text: `${hex(answer.at)} of user memory ${rangeText(start, last)}: ${answer.why}${where}${way}`,
+    about: { kind: 'memory', space: spaceId, at: answer.at, since: vma?.since ?? -1 },
+  };
 }
 
 /** `0x1000-0x1fff of event 12`, and what is behind it. */

@@ -1,5 +1,6 @@
 import type { Event, IoctlEvent } from '../core/event.js';
 import type { Call } from './call.js';
+import type { Told } from './explain.js';
 import type { FileKind, OpenFile, Process } from './files/state.js';
 import type { Tx } from './tx.js';
 
@@ -24,10 +25,10 @@ export interface FileFamily {
   /** What a read or write that is not counted is about, in words, for whoever looks at it. */
   meaning?(call: Call): string;
   /**
-   * What the rule of a prediction saw of arguments and state, for `Call.stateRead`; '' where the rule's text says all.
-   * Must stand any argument, and changes nothing.
+   * What the rule of a prediction saw of arguments and state, for `Call.told`; an empty text where the rule's own says
+   * all. Must stand any argument, and changes nothing.
    */
-  explain?(call: Call): string;
+  explain?(call: Call): Told;
   /** The last reference (fd or VMA) is gone. */
   release?(tx: Tx, file: OpenFile, event: Event): void;
 }

@@ -1,13 +1,14 @@
 import type { Event, EventBatch, EventKind } from '../core/event.js';
 import type { Finding, Invariant } from '../core/invariant.js';
 import type { Call, Verdict } from '../reducers/call.js';
-import { explain, type Explanation, unknownReason } from '../reducers/compare.js';
+import { explain, type Explanation } from '../reducers/compare.js';
 import { Reducer } from '../reducers/dispatch.js';
 import { families } from '../reducers/families.js';
 import { Tx } from '../reducers/tx.js';
 import { emptyWorld, type World } from '../reducers/world.js';
 import { Failures } from './failures.js';
 import { Tally } from './tally.js';
+import { Unknowns } from './unknowns.js';
 
 /**
  * The fold: events in, snapshots, verdicts and findings out.
@@ -56,6 +57,7 @@ function concernedOf(watchers: readonly Invariant<World>[], before: World, event
 export class Engine {
   readonly tally: Tally = new Tally();
   readonly failures: Failures = new Failures();
+  readonly unknowns: Unknowns = new Unknowns();
   readonly divergences: Divergence[] = [];
   readonly findings: Finding[] = [];
   divergenceCount = 0;
@@ -122,8 +124,8 @@ export class Engine {
     }
     this.tally.add(call.name, verdict);
     if (verdict === 'diverge') this.#diverged(event, call);
-    else if (verdict === 'unknown') this.tally.addUnknownReason(unknownReason(call));
-    else if (verdict === 'match' && call.event.ret === -1) this.failures.add(call);
+    else if (verdict === 'unknown') this.unknowns.add(call);
+    else if (call.event.ret === -1) this.failures.add(call, verdict);
     this.#onCall?.(verdict, call);
   }
 

@@ -10,6 +10,8 @@ export interface EventFilter {
   readonly kinds: readonly EventKind[];
   /** Names of calls, `*` for any text, upper or lower case; all when empty. */
   readonly calls: readonly string[];
+  /** Only calls of modelled interfaces that failed. */
+  readonly failed?: boolean;
 }
 
 /** A test for the filter's kinds and calls. */
@@ -19,9 +21,14 @@ export function matcher(filter: EventFilter, nameOf: (each: JudgedEvent) => stri
   return (each) => {
     const { seq, kind } = each.event;
     if (seq < filter.from || seq > filter.to) return false;
+    if (filter.failed && !hasFailed(each)) return false;
     if (kinds.size > 0 && !kinds.has(kind)) return false;
     return patterns.length === 0 || patterns.some((pattern) => pattern.test(nameOf(each)));
   };
+}
+
+function hasFailed({ event, judged }: JudgedEvent): boolean {
+  return judged !== undefined && 'ret' in event && event.ret === -1;
 }
 
 /** `vfio_iommu_*` as a regular expression over whole names. */

@@ -4,6 +4,7 @@ import { explain, type Explanation, unknownReason } from '../reducers/compare.js
 import type { Recording } from '../traces/recording.js';
 import type { World } from '../reducers/world.js';
 import { Engine } from './engine.js';
+import type { Historian } from './history.js';
 import { startWorld } from './start.js';
 
 /** What the model said of one call of a modelled interface. */
@@ -37,15 +38,16 @@ export class JudgingEngine {
   readonly #meanings = new Map<number, string>();
   readonly engine: Engine;
 
-  constructor(world: World) {
+  constructor(world: World, historian?: Historian) {
     const onCall = (verdict: Verdict, call: Call): void => {
       this.#bySeq.set(call.event.seq, judgedOf(verdict, call));
+      historian?.onCall(call);
     };
     const onIo = (call: Call): void => {
       const meaning = call.families[call.file.kind]?.meaning?.(call) ?? '';
       if (meaning !== '') this.#meanings.set(call.event.seq, meaning);
     };
-    this.engine = new Engine({ onCall, onIo, world });
+    this.engine = new Engine({ onCall, onIo, world, invariants: historian?.listeners ?? [] });
   }
 
   feed(batch: EventBatch): JudgedEvent[] {
@@ -65,26 +67,34 @@ function judgedOf(verdict: Verdict, call: Call): Judged {
     name: call.name,
     kind: call.kind,
     rule: call.rule,
-    state: call.stateRead,
+    state: call.told.text,
     unknownReason: verdict === 'unknown' ? unknownReason(call) : '',
     explanation: verdict === 'diverge' ? explain(call) : undefined,
   };
 }
 
-/** A recording's events with their verdicts, in batches. */
-export async function* judge(recording: Recording): AsyncGenerator<JudgedEvent[], void> {
-  const judging = new JudgingEngine(startWorld(recording));
+/** A recording's events with their verdicts, in batches. The historian, if any, listens. */
+export async function* judge(recording: Recording, historian?: Historian): AsyncGenerator<JudgedEvent[], void> {
+  const judging = new JudgingEngine(startWorld(recording), historian);
   for await (const batch of recording.batches()) yield judging.feed(batch);
 }
 
-/** Some events of a recording by `seq`, with their verdicts. Reads up to the last one that is asked for. */
-export async function judgedAt(recording: Recording, seqs: Iterable<number>): Promise<Map<number, JudgedEvent>> {
+/**
+ * Some events of a recording by `seq`, with their verdicts. Reads up to the last one that is asked for, by the caller or
+ * by the historian.
+ */
+export async function judgedAt(
+  recording: Recording,
+  seqs: Iterable<number>,
+  historian?: Historian,
+): Promise<Map<number, JudgedEvent>> {
   const wanted = new Set(seqs);
   const found = new Map<number, JudgedEvent>();
-  if (wanted.size === 0) return found;
-  for await (const batch of judge(recording)) {
+  const last = Math.max(historian?.lastSeq ?? -1, ...wanted);
+  if (last < 0) return found;
+  for await (const batch of judge(recording, historian)) {
     for (const each of batch) if (wanted.has(each.event.seq)) found.set(each.event.seq, each);
-    if (found.size === wanted.size) break;
+    if ((batch.at(-1)?.event.seq ?? 0) >= last) break;
   }
   return found;
 }

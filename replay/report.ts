@@ -5,11 +5,12 @@ import type { Finding, Invariant } from '../core/invariant.js';
 import type { World } from '../reducers/world.js';
 import type { Recording } from '../traces/recording.js';
 import { type Divergence, Engine } from './engine.js';
-import type { Failure } from './failures.js';
+import type { Failure, FailureGroup } from './failures.js';
 import { fold, type Update } from './fold.js';
 import { startWorld } from './start.js';
 import { tolerant } from './tolerant.js';
 import type { Counts } from './tally.js';
+import type { UnknownGroup } from './unknowns.js';
 
 /** All that a replay of one recording found; plain data, ready for a reporter. */
 export interface Report {
@@ -21,10 +22,13 @@ export interface Report {
   readonly calls: Readonly<Counts>;
   /** By command, sorted by name. */
   readonly byCall: Readonly<Record<string, Readonly<Counts>>>;
-  /** Reasons of `unknown` with their counts, most frequent first. */
-  readonly unknownReasons: readonly (readonly [string, number])[];
-  /** What failed as predicted, by command and rule; most frequent first. */
+  /** What could not be judged, and what would settle it; errors first, then the most frequent. */
+  readonly unknowns: readonly UnknownGroup[];
+  /** What failed and had to, by command and rule; most frequent first. */
+  readonly failureGroups: readonly FailureGroup[];
+  /** The same one by one, the first ones; {@link failureCount} counts all. */
   readonly failures: readonly Failure[];
+  readonly failureCount: number;
   /** The first ones; {@link divergenceCount} and {@link findingCount} count all. */
   readonly divergences: readonly Divergence[];
   readonly divergenceCount: number;
@@ -66,8 +70,10 @@ export async function replay(recording: Recording, options: ReplayOptions = {}):
     skippedLines: whole.skippedLines,
     calls: { ...engine.tally.all },
     byCall: engine.tally.byCall,
-    unknownReasons: engine.tally.unknownReasons,
+    unknowns: engine.unknowns.groups,
+    failureGroups: engine.failures.groups,
     failures: engine.failures.list,
+    failureCount: engine.failures.count,
     divergences: engine.divergences,
     divergenceCount: engine.divergenceCount,
     findings: engine.findings,

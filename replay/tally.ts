@@ -13,11 +13,10 @@ export function zeroCounts(): Counts {
   return { total: 0, match: 0, diverge: 0, learned: 0, unknown: 0 };
 }
 
-/** Verdicts counted over all calls and by command name, and the reasons of the unknown ones. */
+/** Verdicts counted over all calls and by command name. */
 export class Tally {
   readonly all: Counts = zeroCounts();
   readonly #byCall = new Map<string, Counts>();
-  readonly #unknownReasons = new Map<string, number>();
 
   add(call: string, verdict: Verdict): void {
     let counts = this.#byCall.get(call);
@@ -31,17 +30,8 @@ export class Tally {
     this.all[verdict]++;
   }
 
-  addUnknownReason(reason: string): void {
-    this.#unknownReasons.set(reason, (this.#unknownReasons.get(reason) ?? 0) + 1);
-  }
-
   /** By command, sorted by name, so that the output does not depend on the order of first use. */
   get byCall(): Record<string, Counts> {
     return Object.fromEntries([...this.#byCall].sort(([a], [b]) => (a < b ? -1 : 1)));
-  }
-
-  /** Reasons of `unknown`, most frequent first. */
-  get unknownReasons(): [string, number][] {
-    return [...this.#unknownReasons].sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1));
   }
 }

@@ -5,7 +5,8 @@ import { invariants } from '../reducers/invariants/index.js';
 import { openRecording } from '../traces/open.js';
 import { writeTape } from '../traces/tape/writer.js';
 import { Engine } from './engine.js';
-import { judge, type JudgedEvent } from './judged.js';
+import { judge } from './judged.js';
+import { lookBack } from './look-back.js';
 import { eventJson, eventLine } from './print/event-line.js';
 import { reportJson } from './print/report-json.js';
 import { reportText } from './print/report.js';
@@ -28,17 +29,17 @@ export async function wholeCheck(path: string): Promise<Outcome> {
   try {
     const source = new TraceSource(path, { rereadable: true });
     const report = await replay(await source.open(), { invariants });
-    const events = new Map<number, JudgedEvent>();
     const recording = await source.open();
     for await (const batch of judge(recording)) {
       for (const each of batch) {
-        events.set(each.event.seq, each);
         eventLine(recording.info.files, each, PLAIN);
         JSON.stringify(eventJson(recording.info.files, each));
       }
     }
-    reportText(report, { shown: 1000, events }, PLAIN);
-    JSON.stringify(reportJson(report));
+    const shown = { report, max: 1000, failures: report.failureGroups, unknowns: report.unknowns };
+    const back = await lookBack(shown, () => source.open());
+    reportText(report, { shown: 1000, back }, PLAIN);
+    JSON.stringify(reportJson(report, back.histories));
     return { report, refusedWith: '' };
   } catch (error) {
     if (error instanceof InputError) return { report: undefined, refusedWith: error.diagnostic.code };

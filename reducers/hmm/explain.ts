@@ -1,7 +1,7 @@
 import { firstGap, overlapping, rangeAt } from '../../core/interval.js';
 import { add, hex, lastOf, mul, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { type Explanations, fieldsText, rangeText, vmaText } from '../explain.js';
+import { type Explanations, fieldsText, rangeText, type Told, vmaText } from '../explain.js';
 import { PAGE_BYTES, PROT_READ, PROT_WRITE } from '../memory/flags.js';
 import { type AddressSpace, VMA_GUARD, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import type { Mirror } from './state.js';
@@ -50,16 +50,17 @@ function spaceOf(call: Call): AddressSpace | undefined {
 }
 
 /** The first page of the range that cannot be had as asked, and what is there. */
-function refusedText(call: Call, write: boolean): string {
+function refusedText(call: Call, write: boolean): string | Told {
   const range = rangeOf(call);
   const space = spaceOf(call);
   if (range === undefined || space === undefined) return '';
   for (let at: U64 = range.start; at <= range.last; ) {
     const vma = rangeAt(space.vmas, at);
     const where = `${hex(at)} of ${rangeText(range.start, range.last)}`;
-    if (vma === undefined) return `${where}: nothing is mapped there`;
+    const about = { kind: 'memory', space: space.id, at, since: vma?.since ?? -1 } as const;
+    if (vma === undefined) return { text: `${where}: nothing is mapped there`, about };
     const why = refusal(vma, write);
-    if (why !== '') return `${where}: ${why} (${vmaText(call.tx, vma)})`;
+    if (why !== '') return { text: `${where}: ${why} (${vmaText(call.tx, vma)})`, about };
     if (vma.last >= range.last) return '';
     at = add(vma.last, 1);
   }

@@ -1,7 +1,7 @@
 import type { Call } from '../call.js';
-import { listText } from '../explain.js';
+import { listText, rangeText, type Told } from '../explain.js';
 import { objectOf, typedObject } from './context.js';
-import type { IommufdContext, IommuObject, ObjectType } from './state.js';
+import type { Area, Ioas, IommufdContext, IommuObject, ObjectType } from './state.js';
 
 /** Objects of a context in words, and what uses one. */
 
@@ -25,14 +25,17 @@ function namedText(object: IommuObject): string {
 }
 
 /** `ioas_id 7 is no object; the context has IOAS 1, 2`. */
-export function objectText(call: Call, field: string, id: number, wanted: string): string {
+export function objectText(call: Call, field: string, id: number): Told {
   const object = objectOf(call.tx, call.file.object, id);
   const is = object === undefined ? 'is no object' : `is a ${NAMES[object.type]} of event ${object.since}`;
   const others: string[] = [];
   for (const other of call.tx.world.iommufds.get(call.file.object)?.objects.values() ?? [])
-    if (NAMES[other.type] === wanted) others.push(String(other.id));
-  const there = others.length === 0 ? `no ${wanted}` : `${wanted} ${listText(others, 8)}`;
-  return `${field} ${id} ${is}; the context has ${there}`;
+    if (other.type === 'ioas') others.push(String(other.id));
+  const there = others.length === 0 ? 'no IOAS' : `IOAS ${listText(others, 8)}`;
+  return {
+    text: `${field} ${id} ${is}; the context has ${there}`,
+    about: object === undefined ? { kind: 'object', context: call.file.object, id } : undefined,
+  };
 }
 
 /** Who uses the object that DESTROY names. */
@@ -78,4 +81,20 @@ function refersTo(call: Call, context: IommufdContext, other: IommuObject, objec
     default:
       return false;
   }
+}
+
+/** The IOAS behind an object id. */
+export function ioasOf(call: Call, id: number): Ioas | undefined {
+  const object = typedObject(call.tx, call.file.object, id, 'ioas');
+  return object === undefined ? undefined : call.tx.world.ioases.get(object.ioas);
+}
+
+export function areaText(area: Area): string {
+  return `area ${rangeText(area.start, area.last)} of event ${area.since}`;
+}
+
+/** The IOAS that a new domain would be part of. */
+export function attachedIoas(call: Call): Ioas | undefined {
+  const at = call.name === 'IOMMU_TEST_CMD' ? 8 : call.name === 'IOMMU_HWPT_ALLOC' ? 12 : -1;
+  return at >= 0 && call.struct.has(at, 4) ? ioasOf(call, call.struct.u32(at)) : undefined;
 }

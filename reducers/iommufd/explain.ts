@@ -1,27 +1,28 @@
 import { firstOverlap, type Interval, overlaps, rangeAt } from '../../core/interval.js';
-import { add, hex, lastOf, min, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
+import { add, hex, lastOf, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import {
   bitsOf,
   type Explanations,
   fieldsText,
   fieldText,
+  ioasTable,
   listText,
   rangeText,
   spanText,
   unevenText,
   unknownBitsText,
-  unpinnableText,
+  type Subject,
+  type Told,
 } from '../explain.js';
-import type { OpenFile } from '../files/state.js';
 import { attachShortageText } from './asked.js';
 import { PAGES_MEMLOCK } from './charges.js';
 import { typedObject } from './context.js';
 import { smallestPage } from './domain.js';
-import { destroyBusyText, objectText } from './explain-objects.js';
+import { beyondFile, cannotFill, cannotPin, fileText, readOnlySource } from './explain-memory.js';
+import { areaText, attachedIoas, destroyBusyText, ioasOf, objectText } from './explain-objects.js';
 import { longestFree, PAGE } from './iopt.js';
 import { tableKey } from './limits.js';
-import { byteAt } from './pages.js';
 import { type DmaRequest, dmaRequest } from './request.js';
 import type { Area, Ioas, IommufdContext } from './state.js';
 
@@ -41,7 +42,7 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   'compat-unmap.cut-alignment': cut,
   'compat-unmap.cut-access': cut,
   'compat-unmap.cut-dma-buf': cut,
-  'destroy.object': (call) => fieldText(call, 4, 'id'),
+  'destroy.object': (call) => objectText(call, 'id', call.struct.u32(4)),
   'destroy.busy': destroyBusyText,
   'map.flags': (call) =>
     (call.struct.u32(4) & ~7) !== 0
@@ -61,7 +62,7 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   'map-file.fd': (call) => `fd ${call.struct.s32(12)}`,
   'map-file.dma-buf-size': beyondFile,
   'map-file.dma-buf-revoked': (call) => fileText(call, call.struct.s32(12)),
-  'copy.source': (call) => objectText(call, 'src_ioas_id', call.struct.u32(12), 'IOAS'),
+  'copy.source': (call) => objectText(call, 'src_ioas_id', call.struct.u32(12)),
   'copy.length': withRequest(({ from }) => `src_iova ${hex(from ?? 0)}`),
   'copy.source-overflow': withRequest(({ from, length }) => fieldsText({ src_iova: from ?? 0, length })),
   'copy.source-gap': sourceGap,
@@ -83,7 +84,7 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   'hwpt-alloc.ok': attachShortage,
   'mock-domain.ok': attachShortage,
   'mock-replace.ok': attachShortage,
-  'pages.fault': (call) => cannotPin(call) || cannotFill(call),
+  'pages.fault': (call) => cannotPin(call) ?? cannotFill(call) ?? '',
   'pages.file-kind': withRequest(({ fd }, call) => fileText(call, fd)),
   'pages.file-size': beyondFile,
   'pages.rights': withRequest(({ iova, length }) => `${spanText(iova, length)} is neither readable nor writable`),
@@ -128,19 +129,14 @@ function contextOfCall(call: Call): IommufdContext | undefined {
   return call.tx.world.iommufds.get(call.file.object);
 }
 
-function ioasOf(call: Call, id: number): Ioas | undefined {
-  const object = typedObject(call.tx, call.file.object, id, 'ioas');
-  return object === undefined ? undefined : call.tx.world.ioases.get(object.ioas);
-}
-
-function areaText(area: Area): string {
-  return `area ${rangeText(area.start, area.last)} of event ${area.since}`;
-}
-
-function noIoas(call: Call): string {
+function noIoas(call: Call): string | Told {
   const request = dmaRequest(call);
   const field = call.name === 'IOMMU_IOAS_COPY' ? 'dst_ioas_id' : 'ioas_id';
-  return request === undefined ? '' : objectText(call, field, request.ioas, 'IOAS');
+  return request === undefined ? '' : objectText(call, field, request.ioas);
+}
+
+function iovaSubject(ioas: Ioas, start: U64, last: U64): Subject {
+  return { kind: 'iova', table: ioasTable(ioas.id), start, last };
 }
 
 function noCompatIoas(call: Call): string {
@@ -252,11 +248,16 @@ function cut(call: Call): string {
 }
 
 /** The neighbours of a range that is not mapped: often a size or an offset is wrong. */
-function nothingThere(call: Call): string {
+function nothingThere(call: Call): string | Told {
   const request = dmaRequest(call);
   const ioas = request === undefined ? undefined : ioasOf(call, request.ioas);
-  if (request === undefined || ioas === undefined) return '';
-  return `${spanText(request.iova, request.length)} is not mapped in IOAS ${request.ioas}; ${neighbours(ioas, request.iova)}`;
+  const last = request === undefined ? undefined : lastOf(request.iova, request.length);
+  if (request === undefined || ioas === undefined || last === undefined) return '';
+  const range = rangeText(request.iova, last);
+  return {
+    text: `${range} is not mapped in IOAS ${request.ioas}; ${neighbours(ioas, request.iova)}`,
+    about: iovaSubject(ioas, request.iova, last),
+  };
 }
 
 function neighbours(ioas: Ioas, iova: U64): string {
@@ -264,10 +265,10 @@ function neighbours(ioas: Ioas, iova: U64): string {
   const below = ioas.areas.floor(iova);
   const above = ioas.areas.higher(iova);
   const near = [below, above].filter((area) => area !== undefined).map(areaText);
-  return `next to it ${near.length > 1 ? 'are' : 'is'} ${near.join(' and ')}`;
+  return `the nearest ${near.length > 1 ? 'are' : 'is'} ${near.join(' and ')}`;
 }
 
-function sourceGap(call: Call): string {
+function sourceGap(call: Call): string | Told {
   const request = dmaRequest(call);
   const source = ioasOf(call, call.struct.u32(12));
   const from = request?.from;
@@ -276,7 +277,10 @@ function sourceGap(call: Call): string {
   let at: U64 = from;
   for (let area = rangeAt(source.areas, at); area !== undefined && area.last < last; area = rangeAt(source.areas, at))
     at = add(area.last, 1);
-  return `${hex(at)} of ${rangeText(from, last)} is not mapped in IOAS ${source.objectId}; ${neighbours(source, at)}`;
+  return {
+    text: `${hex(at)} of ${rangeText(from, last)} is not mapped in IOAS ${source.objectId}; ${neighbours(source, at)}`,
+    about: iovaSubject(source, at, at),
+  };
 }
 
 function noSpace(call: Call): string {
@@ -299,56 +303,6 @@ function rangesText(ranges: Iterable<Interval>): string {
   );
 }
 
-// ---- memory -------------------------------------------------------------------------------------------------
-
-/** The address that cannot be pinned: of the caller's memory for MAP, of the source's for COPY. */
-function cannotPin(call: Call): string {
-  const request = dmaRequest(call);
-  if (request === undefined) return '';
-  if (request.from === undefined) {
-    const { space } = call.process;
-    return unpinnableText(call.tx, space, request.address, request.length, pinning((request.prot & 2) !== 0));
-  }
-  const source = ioasOf(call, call.struct.u32(12));
-  const last = lastOf(request.from, request.length);
-  if (source === undefined || last === undefined) return '';
-  for (let at: U64 = request.from; ; ) {
-    const area = rangeAt(source.areas, at);
-    if (area === undefined) return '';
-    const end = min(area.last, last);
-    const text = unpinnableArea(call, area, at, end);
-    if (text !== '' || end >= last) return text;
-    at = add(end, 1);
-  }
-}
-
-function unpinnableArea(call: Call, area: Area, start: U64, last: U64): string {
-  const { pages } = area;
-  if (pages.kind !== 'user') return '';
-  const address = add(pages.base, byteAt(area, start));
-  const text = unpinnableText(call.tx, pages.space, address, add(sub(last, start), 1), pinning(pages.writable));
-  return text === '' ? '' : `${text}, which ${areaText(area)} shows`;
-}
-
-function pinning(write: boolean) {
-  return { write, longterm: true, pfnmapOk: false };
-}
-
-/** The IOAS that a new domain would be part of. */
-function attachedIoas(call: Call): Ioas | undefined {
-  const at = call.name === 'IOMMU_TEST_CMD' ? 8 : call.name === 'IOMMU_HWPT_ALLOC' ? 12 : -1;
-  return at >= 0 && call.struct.has(at, 4) ? ioasOf(call, call.struct.u32(at)) : undefined;
-}
-
-/** The first area of the IOAS that a domain cannot take in. */
-function cannotFill(call: Call): string {
-  for (const area of attachedIoas(call)?.areas.values() ?? []) {
-    const text = unpinnableArea(call, area, area.start, area.last);
-    if (text !== '') return text;
-  }
-  return '';
-}
-
 function inUse(call: Call): string {
   const ioas = attachedIoas(call);
   if (ioas === undefined) return '';
@@ -356,37 +310,4 @@ function inUse(call: Call): string {
   if (ioas.areas.size > 0) parts.push(listText([...ioas.areas.values()].map(areaText), 3));
   if (ioas.allowed.size > 0) parts.push(`allowed ${rangesText(ioas.allowed.values())}`);
   return `IOAS ${ioas.objectId} has ${parts.join('; ')}`;
-}
-
-function readOnlySource(call: Call): string {
-  const request = dmaRequest(call);
-  const source = ioasOf(call, call.struct.u32(12));
-  const from = request?.from;
-  const last = request === undefined || from === undefined ? undefined : lastOf(from, request.length);
-  if (source === undefined || from === undefined || last === undefined) return '';
-  for (let at: U64 = from; at <= last; ) {
-    const area = rangeAt(source.areas, at);
-    if (area === undefined) return '';
-    if (!area.pages.writable) return areaText(area);
-    at = add(area.last, 1);
-  }
-  return '';
-}
-
-function fileOf(call: Call, fd: number): OpenFile | undefined {
-  const entry = call.tx.world.fdTables.get(call.process.fdTable)?.fds.get(fd);
-  return entry === undefined ? undefined : call.tx.world.files.get(entry.file);
-}
-
-function fileText(call: Call, fd: number): string {
-  const path = fileOf(call, fd)?.path ?? '';
-  return `fd ${fd}${path === '' ? '' : ` (${path})`}`;
-}
-
-function beyondFile(call: Call): string {
-  const request = dmaRequest(call);
-  if (request === undefined) return '';
-  const size = fileOf(call, request.fd)?.sizeBytes ?? null;
-  const range = spanText(request.address, request.length);
-  return `bytes ${range} of ${fileText(call, request.fd)}${size === null ? '' : `, which has ${hex(size)} bytes`}`;
 }

@@ -5,7 +5,9 @@ import type { Call } from '../call.js';
 export interface DmaRequest {
   /** Object id of the IOAS that would change. */
   readonly ioas: number;
+  /** Means something when `fixed`; else the kernel chooses. */
   readonly iova: U64;
+  readonly fixed: boolean;
   readonly length: U64;
   /** First byte of the memory: user address, or offset in the file. 0 for UNMAP and COPY. */
   readonly address: U64;
@@ -17,7 +19,8 @@ export interface DmaRequest {
   readonly prot: number;
 }
 
-const NONE = { address: 0, from: undefined, fd: -1, prot: 0 } as const;
+const FIXED_IOVA = 1;
+const NONE = { address: 0, from: undefined, fd: -1, prot: 0, fixed: true } as const;
 
 /** The request of a call whose struct is there; undefined for other commands. */
 export function dmaRequest(call: Call): DmaRequest | undefined {
@@ -28,7 +31,7 @@ export function dmaRequest(call: Call): DmaRequest | undefined {
       if (!s.has(0, 40)) return undefined;
       const fd = call.name === 'IOMMU_IOAS_MAP' ? -1 : s.s32(12);
       const [address, length, iova] = [s.u64(16), s.u64(24), s.u64(32)];
-      return { ...NONE, ioas: s.u32(8), iova, length, address, fd, prot: rights(s.u32(4)) };
+      return { ...NONE, ioas: s.u32(8), iova, fixed: isFixed(call), length, address, fd, prot: rights(s.u32(4)) };
     }
     case 'IOMMU_IOAS_COPY':
       if (!s.has(0, 40)) return undefined;
@@ -36,6 +39,7 @@ export function dmaRequest(call: Call): DmaRequest | undefined {
         ...NONE,
         ioas: s.u32(8),
         iova: s.u64(24),
+        fixed: isFixed(call),
         length: s.u64(16),
         from: s.u64(32),
         prot: rights(s.u32(4)),
@@ -61,6 +65,10 @@ export function dmaRequest(call: Call): DmaRequest | undefined {
 
 function compatIoas(call: Call): number {
   return call.tx.world.iommufds.get(call.file.object)?.vfioIoas ?? 0;
+}
+
+function isFixed(call: Call): boolean {
+  return (call.struct.u32(4) & FIXED_IOVA) !== 0;
 }
 
 /** READABLE is 4 and WRITEABLE 2. */

@@ -128,7 +128,7 @@ export class Bench {
     const verdict = this.#reducer.reduce(tx, this.#numbered({ ...base, ret, errno }));
     this.world = tx.commit();
     if (asked.rule !== '') this.seen.add(asked.rule);
-    if (errno !== '') this.said.set(asked.rule, this.#reducer.call.stateRead);
+    if (errno !== '') this.said.set(asked.rule, this.#reducer.call.told.text);
     return this.#answer(verdict, bytes ?? new Uint8Array(0), arg);
   }
 

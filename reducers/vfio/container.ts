@@ -76,7 +76,8 @@ function ioctl(call: Call): void {
     case IOMMU_DIRTY_PAGES:
       return backendIsType1(call) ? dirtyPages(call) : undefined;
     default:
-      if (backendIsType1(call)) refuse(call, R.notType1);
+      if (containerOf(call).backend === 'unknown') call.unknown(stateUnknown(containerOf(call)));
+      else if (backendIsType1(call)) refuse(call, R.notType1);
   }
 }
 
@@ -102,6 +103,10 @@ function backendIsType1(call: Call): boolean {
   }
 }
 
+function stateUnknown({ unknownSince }: VfioContainer): string {
+  return `state of the container unknown since event ${unknownSince}`;
+}
+
 const NO_TYPE1 = 'whether the kernel has the type1 backend was not shown yet';
 const NO_CAPABILITY = 'whether the process has CAP_SYS_RAWIO is not in the recording';
 const NOT_ISOLATED =
@@ -113,7 +118,7 @@ function setIommu(call: Call): void {
   const container = containerOf(call);
   const value = Number(call.arg);
   if (container.backend === 'unknown') {
-    if (!call.unknown(`state of the container unknown since event ${container.unknownSince}`)) return;
+    if (!call.unknown(stateUnknown(container))) return;
     if (backendOfNumber(value) === 'spapr') enterSpapr(call, container, value === EXT_SPAPR_TCE_V2);
     else setBackend(call.tx, container.id, backendOfNumber(value));
     return;

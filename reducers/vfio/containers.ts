@@ -56,6 +56,11 @@ export function hasDomain(tx: Tx, container: VfioContainer): boolean {
   return false;
 }
 
+/** Whether the groups of the container are known: a backend without any means that a call which joined them was not seen. */
+export function areGroupsKnown(container: VfioContainer): boolean {
+  return container.groups.length > 0 || container.backend === 'none';
+}
+
 export function hasEmulated(tx: Tx, container: VfioContainer): boolean {
   for (const id of container.groups) if (tx.world.groups.get(id)?.emulated) return true;
   return false;

@@ -1,7 +1,7 @@
 import type { Call } from '../call.js';
 import { profileOf } from '../profile.js';
 import type { Tx } from '../tx.js';
-import { containerOf, hasEmulated, isNoIommu } from './containers.js';
+import { areGroupsKnown, containerOf, hasEmulated, isNoIommu } from './containers.js';
 import { iommuKey, NOIOMMU_KEY, smallFact, teach } from './facts.js';
 import { physicalGroups } from './membership.js';
 import { EEH_KEY, SPAPR_KEY } from './spapr/backend.js';
@@ -114,6 +114,7 @@ function spaprExtension(value: number): Extension {
 
 function type1Extension(tx: Tx, container: VfioContainer, value: number): Extension {
   if (isType1Base(tx, value)) return 1;
+  if ((value === EXT_UPDATE_VADDR || value === EXT_DMA_CC) && !areGroupsKnown(container)) return 'unknown';
   if (value === EXT_UPDATE_VADDR) return hasEmulated(tx, container) ? 0 : 1;
   if (value !== EXT_DMA_CC) return 0;
   const groups = physicalGroups(tx, container);

@@ -17,3 +17,16 @@ export function lookFd(call: Call, fd: number): FdLook {
 export function fdUnknown(fd: number): string {
   return `what fd ${fd} stands for is not in the recording`;
 }
+
+/** The containers and iommufds that the process has open, each once, and whether there can be no others. */
+export function joinableFiles(call: Call): { readonly files: readonly OpenFile[]; readonly complete: boolean } {
+  const table = call.tx.world.fdTables.get(call.process.fdTable);
+  const found = new Map<string, OpenFile>();
+  let complete = table?.complete ?? false;
+  for (const { file: id } of table?.fds.values() ?? []) {
+    const file = call.tx.world.files.get(id);
+    if (file?.kind === 'unknown') complete = false;
+    if (file?.kind === 'vfio-container' || file?.kind === 'iommufd') found.set(`${file.kind} ${file.object}`, file);
+  }
+  return { files: [...found.values()], complete };
+}

@@ -5,16 +5,16 @@ import type { Call } from '../call.js';
 import { type Explanations, explained } from '../explain.js';
 import type { FileFamily } from '../family.js';
 import { attachShortageText } from '../iommufd/asked.js';
-import { contextOf, patchContext } from '../iommufd/context.js';
+import { contextOf, markContextUnknown, patchContext } from '../iommufd/context.js';
 import { bindRefusal, compatIoasId, ensureCompatIoas } from '../iommufd/attach.js';
 import { PAGES_MEMLOCK } from '../iommufd/charges.js';
 import { explainShortage, refuseLikely } from '../memory/memlock.js';
 import type { Tx } from '../tx.js';
-import { isNoIommu, patchGroup } from './containers.js';
-import { fdUnknown, lookFd } from './fd-look.js';
+import { isNoIommu, patchContainer, patchGroup } from './containers.js';
+import { fdUnknown, joinableFiles, lookFd } from './fd-look.js';
 import { endGroup, joinIommufd, leaveIommufd, openGroup } from './groups.js';
 import { getDeviceFd } from './group-device.js';
-import { attachGroup, detachGroup } from './membership.js';
+import { attachGroup, detachGroup, detachUnseen } from './membership.js';
 import { happenedUnseen, isBadPointer, takeStruct } from './payload.js';
 import { refuse, type Rule } from './rules.js';
 import { JOIN_BUSY } from './spapr/backend.js';
@@ -133,7 +133,7 @@ function setContainer(call: Call): void {
     if (isBadPointer(call)) refuse(call, R.setFault);
     else if (hasIommu(group) && call.unknown('payload not recorded: EBADF or EINVAL')) return;
     else call.unknown('payload not recorded');
-    if (happenedUnseen(call)) patchGroup(call.tx, group.id, { unknownSince: call.event.seq });
+    if (happenedUnseen(call)) joinUnseen(call, group);
     return;
   }
   const fd = call.struct.s32(0);
@@ -144,7 +144,7 @@ function setContainer(call: Call): void {
   }
   if (hasIommu(group) && refuse(call, R.setAgain)) return;
   if (file === 'unknown') {
-    if (call.unknown(fdUnknown(fd))) patchGroup(call.tx, group.id, { unknownSince: call.event.seq });
+    if (call.unknown(fdUnknown(fd))) joinUnseen(call, group);
     return;
   }
   if (group.unknownSince >= 0) call.unknown(groupUnknown(group));
@@ -156,6 +156,28 @@ function setContainer(call: Call): void {
 
 const NO_CAPABILITY = 'whether the process has CAP_SYS_RAWIO';
 
+/**
+ * The group joined something, and the recording does not show what. Where the process has one file that it can be, it
+ * is that one; else each container without a backend may have a group now.
+ */
+function joinUnseen(call: Call, group: VfioGroup): void {
+  const { tx, event } = call;
+  const { files, complete } = joinableFiles(call);
+  const [only] = files;
+  if (complete && files.length === 1 && only !== undefined && !hasIommu(group)) {
+    const container = only.kind === 'vfio-container' ? tx.world.containers.get(only.object) : undefined;
+    if (container !== undefined) enterContainer(call, group, container);
+    else if (tx.world.iommufds.has(only.object)) enterContext(call, group, only.object);
+    return;
+  }
+  patchGroup(tx, group.id, { unknownSince: event.seq });
+  for (const { kind, object } of files) {
+    if (kind === 'iommufd') markContextUnknown(tx, object, event.seq);
+    else if (tx.world.containers.get(object)?.backend === 'none')
+      patchContainer(tx, object, { backend: 'unknown', unknownSince: event.seq });
+  }
+}
+
 function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): void {
   const mixed = container.groups.length > 0 && isNoIommu(call.tx, container) !== group.noIommu;
   if (mixed && refuse(call, R.setMixed)) return;
@@ -163,20 +185,24 @@ function joinContainer(call: Call, group: VfioGroup, container: VfioContainer): 
   if (!group.emulated && call.failedByFact('EPERM', group.noIommu ? NO_CAPABILITY : NOT_PERMITTED)) return;
   if (container.spapr?.v2 === false && refuse(call, JOIN_BUSY)) return;
   if (container.vaddrInvalid > 0 && refuse(call, R.setVaddr)) return;
-  const joins = !group.noIommu && !group.emulated && isType1(container);
+  const joins = joinsType1(group, container);
   if (joins && joinRefused(call, container, group)) return;
   const questions = joins ? joinQuestions(call, container) : [];
   if (questions.some((question) => refuseLikely(call, question, R.memlock.id))) return;
-  if (!call.succeed('set-container.ok')) {
-    for (const question of questions) explainShortage(call, question);
-    return;
-  }
+  if (call.succeed('set-container.ok')) enterContainer(call, group, container);
+  else for (const question of questions) explainShortage(call, question);
+}
+
+function enterContainer(call: Call, group: VfioGroup, container: VfioContainer): void {
   attachGroup(call.tx, container.id, group.id);
-  if (joins) pinForGroup(call, container.id);
+  if (joinsType1(group, container)) pinForGroup(call, container.id);
   patchGroup(call.tx, group.id, { unknownSince: -1 });
 }
 
-const isType1 = ({ backend }: VfioContainer): boolean => backend === 'type1' || backend === 'type1v2';
+/** The group's IOMMU becomes part of a backend that may have mappings. */
+function joinsType1(group: VfioGroup, { backend }: VfioContainer): boolean {
+  return !group.noIommu && !group.emulated && (backend === 'type1' || backend === 'type1v2');
+}
 
 function joinContext(call: Call, group: VfioGroup, contextId: number): void {
   if (!call.tx.world.iommufds.has(contextId)) {
@@ -187,7 +213,10 @@ function joinContext(call: Call, group: VfioGroup, contextId: number): void {
   const context = contextOf(call.tx, contextId);
   const mixed = group.noIommu ? context.vfioIoas !== 0 : context.noIommu;
   if (mixed && refuse(call, R.setNoIommu)) return;
-  if (!call.succeed('set-container.iommufd')) return;
+  if (call.succeed('set-container.iommufd')) enterContext(call, group, contextId);
+}
+
+function enterContext(call: Call, group: VfioGroup, contextId: number): void {
   if (group.noIommu) patchContext(call.tx, contextId, { noIommu: true });
   else ensureCompatIoas(call.tx, contextId, call.event.seq);
   joinIommufd(call.tx, group.id, contextId);
@@ -199,7 +228,9 @@ function joinContext(call: Call, group: VfioGroup, contextId: number): void {
 function unsetContainer(call: Call): void {
   const group = groupOf(call);
   if (!hasIommu(group) && group.unknownSince >= 0) {
-    if (call.unknown(groupUnknown(group))) patchGroup(call.tx, group.id, { unknownSince: -1 });
+    if (!call.unknown(groupUnknown(group))) return;
+    patchGroup(call.tx, group.id, { unknownSince: -1 });
+    detachUnseen(call.tx, call.event.seq);
     return;
   }
   if (!hasIommu(group) && refuse(call, R.unsetNone)) return;

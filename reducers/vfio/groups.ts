@@ -5,7 +5,7 @@ import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
 import { hasDomain, patchGroup } from './containers.js';
 import { teach } from './facts.js';
-import { detachGroup, refreshHardware, unpinAll } from './membership.js';
+import { detachGroup, detachUnseen, refreshHardware, unpinAll } from './membership.js';
 import type { VfioContainer, VfioGroup } from './state.js';
 
 /** Records of groups: which one a file stands for, and how it ends. */
@@ -50,6 +50,7 @@ export function openGroup(tx: Tx, file: OpenFile, seq: number): VfioGroup {
 export function endGroup(tx: Tx, group: VfioGroup): void {
   if (group.container !== 0) detachGroup(tx, group.id);
   if (group.iommufd !== 0) leaveIommufd(tx, group);
+  if (group.unknownSince >= 0) detachUnseen(tx, group.unknownSince);
   patchGroup(tx, group.id, { file: 0, closing: false, unknownSince: -1 });
 }
 

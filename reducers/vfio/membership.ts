@@ -4,7 +4,7 @@ import { max, min, U64_MAX } from '../../core/u64.js';
 import { charge } from '../memory/locked.js';
 import { pinRemove } from '../memory/pins.js';
 import type { Tx } from '../tx.js';
-import { hasDomain, patchContainer, patchGroup } from './containers.js';
+import { areGroupsKnown, hasDomain, patchContainer, patchGroup } from './containers.js';
 import { ENTRY_LIMIT_KEY, iommuKey, numberFact, smallFact } from './facts.js';
 import type { Backend, DmaMapping, VfioContainer } from './state.js';
 
@@ -36,6 +36,10 @@ export function refreshHardware(tx: Tx, containerId: number): void {
   const container = tx.world.containers.get(containerId);
   if (container === undefined) return;
   const groups = physicalGroups(tx, container);
+  if (!areGroupsKnown(container)) {
+    patchContainer(tx, containerId, { ranges: null, pageBytes: PAGE_BYTES });
+    return;
+  }
   if (groups.length === 0) {
     patchContainer(tx, containerId, { ranges: isUnlimited(container) ? UNLIMITED : NO_RANGES, pageBytes: PAGE_BYTES });
     return;
@@ -139,6 +143,18 @@ export function clearBitmaps(tx: Tx, containerId: number): void {
   const first = bitmaps.firstKey();
   const last = bitmaps.lastKey();
   if (first !== undefined && last !== undefined) bitmaps.deleteRange(first, last);
+}
+
+/**
+ * A group left, and nobody knows which container: each whose groups are not known may have lost its last one, and with it
+ * all that it held.
+ */
+export function detachUnseen(tx: Tx, seq: number): void {
+  for (const container of [...tx.world.containers.values()]) {
+    if (areGroupsKnown(container)) continue;
+    clearContainer(tx, container);
+    patchContainer(tx, container.id, { backend: 'unknown', unknownSince: seq });
+  }
 }
 
 /** The last group is gone: no backend, no mappings, everything known again. */

@@ -174,7 +174,7 @@ export class Lab {
       errno: call.predictedErrno,
       ret: call.predictedRet,
       unknown: unknownReason(call),
-      looked: call.stateRead,
+      looked: call.told.text,
       explanation: JSON.stringify(explain(call)),
     };
   }

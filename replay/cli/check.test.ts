@@ -73,6 +73,8 @@ test('--json: one object, the last line of stdout, nothing else', () => {
       findings: [],
       diagnostics: [{ code: 'IOT101', line: 5, message: 'this is no strace line' }],
       stateHash: '',
+      failures: [],
+      unknowns: [],
     },
   );
 });

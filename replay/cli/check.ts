@@ -1,5 +1,4 @@
-import { judgedAt } from '../judged.js';
-import type { JudgedEvent } from '../judged.js';
+import { histories, lookBack, NO_LOOK_BACK } from '../look-back.js';
 import { reportJson } from '../print/report-json.js';
 import { replay, type ReplayOptions, type Report } from '../report.js';
 import { TraceSource } from '../source.js';
@@ -24,7 +23,7 @@ export async function check(args: CheckArgs, io: Io): Promise<number> {
     try {
       const options = { trace: source.name, invariants, signal: io.signal };
       const report = await replayed(source, options, !args.json && io.stderr.isTerminal, io);
-      if (args.json) await io.stdout.line(JSON.stringify(reportJson(report)));
+      if (args.json) await io.stdout.line(JSON.stringify(reportJson(report, await historiesOf(report, source))));
       else await print(report, source, args, io, printed++ > 0);
       return statusOf(report);
     } finally {
@@ -42,17 +41,19 @@ async function replayed(source: TraceSource, options: ReplayOptions, watched: bo
 
 async function print(report: Report, source: TraceSource, args: CheckArgs, io: Io, isFurther: boolean): Promise<void> {
   const { reportText } = await import('../print/report.js');
-  const view = { shown: args.max, events: await eventsOf(report, source, args.max) };
+  const { shownFailures } = await import('../print/failures.js');
+  const { shownUnknowns } = await import('../print/unknowns.js');
+  const shown = { report, max: args.max, failures: shownFailures(report), unknowns: shownUnknowns(report) };
+  // What is interrupted is not read a second time.
+  const back = report.interrupted ? NO_LOOK_BACK : await lookBack(shown, () => source.open());
   if (isFurther) await io.stdout.line('');
-  await io.stdout.write(reportText(report, view, io.stdout.style));
+  await io.stdout.write(reportText(report, { shown: args.max, back }, io.stdout.style));
 }
 
-/** The events that the shown divergences and findings name. What is interrupted is not read a second time. */
-async function eventsOf(report: Report, source: TraceSource, max: number): Promise<ReadonlyMap<number, JudgedEvent>> {
-  const seqs = report.divergences.slice(0, max).map((d) => d.seq);
-  for (const finding of report.findings.slice(0, max)) seqs.push(finding.seq, ...finding.causes);
-  if (seqs.length === 0 || report.interrupted) return new Map();
-  return judgedAt(await source.open(), seqs);
+/** What is read from a pipe and not for people comes once. */
+async function historiesOf(report: Report, source: TraceSource): Promise<ReadonlyMap<number, string>> {
+  if (source.isStdin || report.interrupted) return NO_LOOK_BACK.histories;
+  return histories(report.failures, () => source.open());
 }
 
 function statusOf(report: Report): number {

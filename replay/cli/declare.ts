@@ -135,13 +135,19 @@ function declareShow(program: Argv, verb: Verb, io: Io): void {
           array: true,
           nargs: 1,
           describe: "only calls of this name; 'VFIO_*' for several",
+        })
+        .option('failed', {
+          type: 'boolean',
+          default: false,
+          describe: 'only device calls that failed, with the reason',
         }),
     verb(async (argv) => {
       const { show } = await import('./show.js');
       const to = argv.to === undefined ? Number.POSITIVE_INFINITY : count(argv.to, '--to');
       const kinds = (argv.kind ?? []).map(eventKind);
       const paths = argv.trace.map(traceName);
-      return show({ paths, json: argv.json, from: count(argv.from, '--from'), to, kinds, calls: argv.call ?? [] }, io);
+      const { json, failed, call: calls = [] } = argv;
+      return show({ paths, json, from: count(argv.from, '--from'), to, kinds, calls, failed }, io);
     }),
   );
 }

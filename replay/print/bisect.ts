@@ -1,7 +1,7 @@
 import type { BisectResult } from '../bisect.js';
 import type { JudgedEvent } from '../judged.js';
 import { eventText, placeOf } from './event.js';
-import { labelled } from './report.js';
+import { labelled } from './labels.js';
 import { counted, printable, type Style, wrapped } from './style.js';
 
 /** What was asked for. */

@@ -12,7 +12,9 @@ import {
 } from '../../core/event.js';
 import { hex, type U64 } from '../../core/u64.js';
 import { formatCall } from '../../core/uapi/format.js';
+import { withPlaces } from '../events-named.js';
 import type { Judged, JudgedEvent } from '../judged.js';
+import type { LookBack } from '../look-back.js';
 import {
   adviceText,
   cloneFlagsText,
@@ -41,6 +43,15 @@ export function shortPlaceOf(
   event: { readonly file: number; readonly line: number },
 ): string {
   return `${basename(files[event.file] ?? '?')}:${event.line}`;
+}
+
+/** A text with a place behind each event that it names, by line where the recording is one file. */
+export function placesIn(files: readonly string[], back: LookBack, text: string): string {
+  return withPlaces(text, (seq) => {
+    const place = back.places.get(seq);
+    if (place === undefined) return '';
+    return files.length > 1 ? shortPlaceOf(files, place) : `line ${place.line}`;
+  });
 }
 
 /** The call with its result. */

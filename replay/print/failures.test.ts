@@ -1,47 +1,70 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../core/testing.js';
-import { Call } from '../../reducers/call.js';
-import type { OpenFile, Process } from '../../reducers/files/state.js';
-import { ev } from '../../reducers/testing.js';
-import { Tx } from '../../reducers/tx.js';
-import { emptyWorld } from '../../reducers/world.js';
-import { Failures } from '../failures.js';
+import type { Failure, FailureGroup } from '../failures.js';
+import type { LookBack } from '../look-back.js';
 import type { Report } from '../report.js';
-import { failuresText } from './failures.js';
+import { failuresText, shownFailures } from './failures.js';
 import { PLAIN } from './style.js';
 
 const test = suite('print/failures');
 
-/** A call that failed with EEXIST by the rule of overlapping mappings. */
-function failed(seq: number, name: string): Call {
-  const call = new Call();
-  const event = { ...ev('ioctl', { ret: -1, errno: 'EEXIST', line: seq * 10 }), seq };
-  call.begin(new Tx(emptyWorld()), event, {} as Process, {} as OpenFile, name, 0);
-  call.looked(`mapping of event ${seq - 1}`);
-  call.fail('EEXIST', 'map-dma.overlap');
-  return call;
+function failure(seq: number, call: string, reason = ''): Failure {
+  return {
+    call,
+    errno: 'EEXIST',
+    rule: 'map-dma.overlap',
+    text: 'the range touches a mapping',
+    reason,
+    about: undefined,
+    seq,
+    file: 0,
+    line: seq * 10,
+  };
 }
 
-test('failures are counted by command and rule, the first one explains, the most frequent come first', () => {
-  const failures = new Failures();
-  failures.add(failed(3, 'A'));
-  for (const seq of [5, 6]) failures.add(failed(seq, 'B'));
-  const list = failures.list;
-  assert.equal(
-    list.map(({ call, count, seq, line, state }) => [call, count, seq, line, state]),
-    [
-      ['B', 2, 5, 50, 'mapping of event 4'],
-      ['A', 1, 3, 30, 'mapping of event 2'],
-    ],
-  );
-  const report = { failures: list, info: { files: ['run.strace'] } } as unknown as Report;
-  const text = failuresText(report, { ...PLAIN, widthColumns: 200 });
+function report(groups: readonly FailureGroup[], files = ['run.strace']): Report {
+  const failureCount = groups.reduce((sum, { count }) => sum + count, 0);
+  return { failureGroups: groups, failureCount, info: { files } } as unknown as Report;
+}
+
+const BACK: LookBack = {
+  events: new Map(),
+  histories: new Map([[5, 'event 4 unmapped it']]),
+  places: new Map([
+    [3, { file: 0, line: 30 }],
+    [4, { file: 1, line: 7 }],
+  ]),
+};
+
+test('each reason says where it was met first, what it met and what happened before', () => {
+  const groups = [
+    { first: failure(5, 'VFIO_IOMMU_MAP_DMA', '0x0-0xfff overlaps mapping 0x0-0xfff of event 3'), count: 2 },
+    { first: failure(9, 'VFIO_IOMMU_UNMAP_DMA'), count: 1 },
+  ];
   assert.is(
-    text,
-    [
-      'failed, as they had to',
-      '  2  B EEXIST: the range touches a mapping; first at run.strace:50 (mapping of event 4)',
-      '  1  A EEXIST: the range touches a mapping; at run.strace:30 (mapping of event 2)',
-    ].join('\n'),
+    failuresText(report(groups), BACK, PLAIN),
+    `failed, as they had to
+  2  VFIO_IOMMU_MAP_DMA EEXIST: the range touches a mapping
+     first at run.strace:50: 0x0-0xfff overlaps mapping 0x0-0xfff of event 3 (line 30); event 4
+     (line 7) unmapped it
+  1  VFIO_IOMMU_UNMAP_DMA EEXIST: the range touches a mapping
+     at run.strace:90`,
   );
+  assert.match(
+    failuresText(report(groups, ['a.1', 'a.2']), BACK, PLAIN),
+    /event 3 \(a\.1:30\); event 4 \(a\.2:7\)\n? *unmapped it/,
+  );
+});
+
+test('of many reasons those of mappings come first, and the rest is counted', () => {
+  const others = Array.from({ length: 20 }, (_, i) => ({ first: failure(i, `VFIO_DEVICE_${i}`), count: 100 }));
+  const maps = ['VFIO_IOMMU_MAP_DMA', 'IOMMU_IOAS_UNMAP', 'IOMMU_IOAS_MAP_FILE', 'IOMMU_IOAS_COPY'];
+  const all = report([...others, ...maps.map((call, i) => ({ first: failure(30 + i, call), count: 1 }))]);
+  assert.equal(
+    shownFailures(all)
+      .slice(0, 5)
+      .map(({ first }) => first.call),
+    [...maps, 'VFIO_DEVICE_0'],
+  );
+  assert.match(failuresText(all, BACK, PLAIN), /\n +and 800 others; show --failed lists all$/);
 });

@@ -1,32 +1,45 @@
-import { ruleText } from '../../reducers/rules.js';
-import type { Failure } from '../failures.js';
+import type { FailureGroup } from '../failures.js';
+import type { LookBack } from '../look-back.js';
 import type { Report } from '../report.js';
-import { shortPlaceOf } from './event.js';
+import { placesIn, shortPlaceOf } from './event.js';
 import { counted, grouped, printable, type Style, wrapped } from './style.js';
 
-const SHOWN = 8;
+/** How many reasons a page tells. */
+const SHOWN = 16;
+/** What people ask first: why memory could not be mapped, or not be unmapped. */
+const DMA = /_(?:UN)?MAP(?:_DMA|_FILE)?$|_COPY$/;
+
+/** The reasons that a page tells: those of mappings before others. */
+export function shownFailures(report: Report): readonly FailureGroup[] {
+  const rank = ({ first }: FailureGroup): number => (DMA.test(first.call) ? 0 : 1);
+  return [...report.failureGroups].sort((a, b) => rank(a) - rank(b)).slice(0, SHOWN);
+}
 
 /** Why calls failed, where the model agrees that they had to: the answer to "why did MAP_DMA fail". */
-export function failuresText(report: Report, style: Style): string {
-  const { failures } = report;
-  if (failures.length === 0) return '';
-  const shown = failures.slice(0, SHOWN);
+export function failuresText(report: Report, back: LookBack, style: Style): string {
+  if (report.failureGroups.length === 0) return '';
+  const shown = shownFailures(report);
   const width = Math.max(...shown.map(({ count }) => grouped(count).length));
   const indent = ' '.repeat(width + 4);
-  const lines = shown.map(
-    (failure) =>
-      `  ${grouped(failure.count).padStart(width)}  ${wrapped(reasonOf(report, failure), style.widthColumns, indent)}`,
-  );
-  const rest = failures.slice(SHOWN).reduce((sum, { count }) => sum + count, 0);
-  if (rest > 0)
-    lines.push(`  ${' '.repeat(width)}  ${style.paint.dim(`and ${counted(rest, 'other')}; show lists all`)}`);
+  const lines = shown.flatMap((group) => {
+    const { call, errno, text } = group.first;
+    const head = wrapped(printable(`${call} ${errno}: ${text}`), style.widthColumns, indent);
+    return [
+      `  ${grouped(group.count).padStart(width)}  ${head}`,
+      `${indent}${style.paint.dim(wrapped(firstText(report, group, back), style.widthColumns, indent))}`,
+    ];
+  });
+  const rest = report.failureCount - shown.reduce((sum, { count }) => sum + count, 0);
+  const more = `and ${counted(rest, 'other')}; show --failed lists all`;
+  if (rest > 0) lines.push(`  ${' '.repeat(width)}  ${style.paint.dim(more)}`);
   return `failed, as they had to\n${lines.join('\n')}`;
 }
 
-function reasonOf(report: Report, failure: Failure): string {
-  const why = ruleText(failure.rule) ?? failure.rule;
-  const state = failure.state === '' ? '' : ` (${failure.state})`;
-  const place = shortPlaceOf(report.info.files, failure);
-  const first = failure.count > 1 ? `first at ${place}` : `at ${place}`;
-  return printable(`${failure.call} ${failure.errno}: ${why}; ${first}${state}`);
+/** Where the first one stands, and what it met. */
+function firstText(report: Report, { first, count }: FailureGroup, back: LookBack): string {
+  const place = shortPlaceOf(report.info.files, first);
+  const history = back.histories.get(first.seq) ?? '';
+  const why = [first.reason, history].filter((text) => text !== '').join('; ');
+  const where = `${count > 1 ? 'first at' : 'at'} ${place}`;
+  return printable(placesIn(report.info.files, back, why === '' ? where : `${where}: ${why}`));
 }

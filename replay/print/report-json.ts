@@ -1,5 +1,8 @@
 import type { Counts } from '../tally.js';
+import { eventsNamed } from '../events-named.js';
+import type { Failure } from '../failures.js';
 import type { Report } from '../report.js';
+import type { UnknownGroup } from '../unknowns.js';
 
 /**
  * The object of `check --json`; docs/JSON.md is its manual. Order and meaning of the fields are stable. New
@@ -19,7 +22,36 @@ export interface ReportJson {
   /** Only where the replay was stopped before the end. */
   readonly interrupted?: true;
   /** Only where more was found than is listed: how many there are in all. */
-  readonly truncated?: { readonly divergences: number; readonly findings: number };
+  readonly truncated?: { readonly divergences: number; readonly findings: number; readonly failures: number };
+  readonly failures: readonly FailureJson[];
+  readonly unknowns: readonly UnknownJson[];
+}
+
+export interface FailureJson {
+  readonly seq: number;
+  readonly line: number;
+  readonly call: string;
+  readonly errno: string;
+  readonly rule: string;
+  readonly text: string;
+  readonly reason: string;
+  readonly causes: readonly number[];
+  readonly file?: string;
+}
+
+export interface UnknownJson {
+  readonly call: string;
+  readonly outcome: string;
+  readonly count: number;
+  readonly seq: number;
+  readonly line: number;
+  readonly because: string;
+  readonly kinds: readonly string[];
+  readonly known: readonly string[];
+  readonly missing: readonly string[];
+  readonly possible: readonly { readonly kind: string; readonly rule: string; readonly text: string }[];
+  readonly record: readonly string[];
+  readonly file?: string;
 }
 
 export interface DivergenceJson {
@@ -44,10 +76,14 @@ export interface FindingJson {
   readonly file?: string;
 }
 
-export function reportJson(report: Report): ReportJson {
+/** `histories`: what happened before to what a failed call asked for, by its `seq`. */
+export function reportJson(report: Report, histories: ReadonlyMap<number, string> = new Map()): ReportJson {
   const fileOf = (index: number): { file?: string } =>
     report.info.files.length > 1 ? { file: report.info.files[index] ?? '' } : {};
-  const cut = report.divergenceCount > report.divergences.length || report.findingCount > report.findings.length;
+  const cut =
+    report.divergenceCount > report.divergences.length ||
+    report.findingCount > report.findings.length ||
+    report.failureCount > report.failures.length;
   return {
     trace: report.trace,
     format: report.info.format,
@@ -78,8 +114,33 @@ export function reportJson(report: Report): ReportJson {
     diagnostics: report.diagnostics.map(({ code, line, message }) => ({ code, line, message })),
     stateHash: report.stateHash,
     ...(report.interrupted ? { interrupted: true as const } : {}),
-    ...(cut ? { truncated: { divergences: report.divergenceCount, findings: report.findingCount } } : {}),
+    ...(cut
+      ? {
+          truncated: {
+            divergences: report.divergenceCount,
+            findings: report.findingCount,
+            failures: report.failureCount,
+          },
+        }
+      : {}),
+    failures: report.failures.map((failure) => ({
+      ...failureJson(failure, histories.get(failure.seq)),
+      ...fileOf(failure.file),
+    })),
+    unknowns: report.unknowns.map((group) => ({ ...unknownJson(group), ...fileOf(group.file) })),
   };
+}
+
+function failureJson(failure: Failure, history: string | undefined): FailureJson {
+  const { seq, line, call, errno, rule, text } = failure;
+  const reason = history === undefined ? failure.reason : [failure.reason, history].filter(Boolean).join('; ');
+  return { seq, line, call, errno, rule, text, reason, causes: eventsNamed(reason) };
+}
+
+function unknownJson(group: UnknownGroup): UnknownJson {
+  const { call, outcome, count, seq, line, because, kinds, known, missing, record } = group;
+  const possible = (group.possible ?? []).map(({ kind, rule }) => ({ kind, rule: rule.id, text: rule.text }));
+  return { call, outcome, count, seq, line, because, kinds, known, missing, possible, record };
 }
 
 function countsJson({ total, match, diverge, learned, unknown }: Readonly<Counts>): Counts {

@@ -1,8 +1,13 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../core/testing.js';
+import { IOPT_RULES } from '../../reducers/iommufd/iopt.js';
+import type { Rule } from '../../reducers/iommufd/rules.js';
 import { ev, numbered } from '../../reducers/testing.js';
+import { MAP_RULES } from '../../reducers/vfio/type1/map.js';
 import type { JudgedEvent } from '../judged.js';
+import { type LookBack, NO_LOOK_BACK } from '../look-back.js';
 import type { Report } from '../report.js';
+import type { UnknownGroup } from '../unknowns.js';
 import { reportJson } from './report-json.js';
 import { reportText } from './report.js';
 import { PLAIN, styleFor } from './style.js';
@@ -18,6 +23,26 @@ const seen: ReadonlyMap<number, JudgedEvent> = new Map(
   EVENTS.map((event) => [event.seq, { event, judged: undefined }]),
 );
 
+const SEEN: LookBack = { events: seen, histories: new Map(), places: new Map([[0, { file: 0, line: 10 }]]) };
+
+const UNKNOWN: UnknownGroup = {
+  call: 'VFIO_IOMMU_MAP_DMA',
+  outcome: 'EEXIST',
+  because: 'payload not recorded',
+  count: 2,
+  seq: 2,
+  file: 0,
+  line: 14,
+  kinds: ['vfio-container', 'iommufd'],
+  known: ['fd 3 is a VFIO container, opened by event 0'],
+  missing: ['what is at 0x7ffd00001000: flags, vaddr, iova, size'],
+  possible: [
+    { kind: 'vfio-container', command: 'VFIO_IOMMU_MAP_DMA', rule: MAP_RULES.overlap },
+    { kind: 'iommufd', command: 'VFIO_IOMMU_MAP_DMA', rule: IOPT_RULES[7] as Rule },
+  ],
+  record: ['structs'],
+};
+
 const CLEAN: Report = {
   trace: 'run.strace',
   info: { format: 'strace', files: ['run.strace'], startNs: 0n, kernel: '' },
@@ -25,8 +50,10 @@ const CLEAN: Report = {
   skippedLines: 0,
   calls: { total: 2, match: 1, diverge: 0, learned: 1, unknown: 0 },
   byCall: { VFIO_GET_API_VERSION: { total: 2, match: 1, diverge: 0, learned: 1, unknown: 0 } },
-  unknownReasons: [],
+  unknowns: [],
+  failureGroups: [],
   failures: [],
+  failureCount: 0,
   divergences: [],
   divergenceCount: 0,
   findings: [],
@@ -44,7 +71,7 @@ const BAD: Report = {
     ...CLEAN.byCall,
     VFIO_IOMMU_MAP_DMA: { total: 3, match: 1, diverge: 1, learned: 0, unknown: 1 },
   },
-  unknownReasons: [['payload not recorded', 1]],
+  unknowns: [UNKNOWN],
   divergences: [
     {
       seq: 2,
@@ -80,25 +107,22 @@ const BAD: Report = {
 
 test('a clean trace is three lines', () => {
   assert.is(
-    reportText(CLEAN, { shown: 20, events: new Map() }, PLAIN),
+    reportText(CLEAN, { shown: 20, back: NO_LOOK_BACK }, PLAIN),
     'run.strace  strace, 1,234 events\n  2 device calls: 1 match, 1 learned\n\nnothing found\n',
   );
   const none = { ...CLEAN, calls: { ...CLEAN.calls, total: 0 } };
-  assert.match(reportText(none, { shown: 20, events: new Map() }, PLAIN), /no call of a VFIO, iommufd or HMM file/);
+  assert.match(reportText(none, { shown: 20, back: NO_LOOK_BACK }, PLAIN), /no call of a VFIO, iommufd or HMM file/);
 });
 
 test('everything there is to say, in order', () => {
   assert.is(
-    reportText(BAD, { shown: 20, events: seen }, PLAIN),
+    reportText(BAD, { shown: 20, back: SEEN }, PLAIN),
     `run.strace  strace, 1,234 events, 2 lines skipped
   5 device calls: 2 match, 1 learned, 1 unknown, 1 diverge
 
   command             calls  match  learned  unknown  diverge
   VFIO_IOMMU_MAP_DMA      3      1        .        1        1
   and 1 command with nothing but match and learned
-
-unknown, because
-  1  payload not recorded
 
 input
   run.strace:3
@@ -109,7 +133,7 @@ DIVERGES  VFIO_IOMMU_MAP_DMA  run.strace:14  event 2
   predicted  -1 EEXIST
   recorded   0, iova = 00
   rule       map-dma.overlap: the range touches a mapping
-  state      mapping 0x1000-0x1fff of event 0
+  state      mapping 0x1000-0x1fff of event 0 (line 10)
 
 HAZARD  memory-pinned  run.strace:12  event 1
   memory went away
@@ -119,31 +143,46 @@ HAZARD  memory-pinned  run.strace:12  event 1
       munmap(0x7f0000000000, 0x1000) = 0
   advice     unmap it before
 
-1 divergence, 1 finding
+UNKNOWN  VFIO_IOMMU_MAP_DMA  run.strace:14  event 2, and 1 more like it
+  call       close(3) = 0
+  because    payload not recorded
+  known      fd 3 is a VFIO container, opened by event 0 (line 10)
+  not known  what is at 0x7ffd00001000: flags, vaddr, iova, size
+  possible   on a VFIO container:
+             - the range touches a mapping (map-dma.overlap)
+             on /dev/iommu:
+             - an area is there already (iova.exists)
+
+to settle it, record
+  - the structs of the ioctls, which no strace prints: preload the library of docs/RECORDING.md,
+    which states them in the stream
+    strace -f -ttt -y -x -s 4096 -E LD_PRELOAD=$PWD/annotate.so -o run.strace PROGRAM...
+
+1 divergence, 1 finding, 1 call unknown
 `,
   );
 });
 
 test('--max, an interruption and long stories', () => {
-  const text = reportText({ ...BAD, interrupted: true }, { shown: 0, events: new Map() }, PLAIN);
+  const text = reportText({ ...BAD, interrupted: true }, { shown: 0, back: NO_LOOK_BACK }, PLAIN);
   assert.match(text, /and 1 more divergence: --max shows them/);
   assert.match(text, /and 1 more finding: --max shows them/);
-  assert.match(text, /interrupted: .*\n1 divergence, 1 finding\n$/);
+  assert.match(text, /interrupted: .*\n1 divergence, 1 finding, 1 call unknown\n$/);
   const [finding] = BAD.findings;
   const long = {
     ...BAD,
     findings: finding === undefined ? [] : [{ ...finding, seq: 40, causes: [...Array(40).keys()] }],
   };
-  const story = reportText(long, { shown: 1, events: new Map() }, PLAIN);
+  const story = reportText(long, { shown: 1, back: NO_LOOK_BACK }, PLAIN);
   assert.match(story, /event 4\n {2}… 35 more\n {2}event 40\n/);
 });
 
 test('a recording cannot drive the terminal, and colour needs a terminal', () => {
   const hostile = { ...BAD, trace: '\u001b]0;x\u0007' };
-  const plain = reportText(hostile, { shown: 9, events: seen }, PLAIN);
+  const plain = reportText(hostile, { shown: 9, back: SEEN }, PLAIN);
   assert.is(plain.split('').filter((c) => c < ' ' && c !== '\n').length, 0);
   const tty = styleFor({ isTTY: true, columns: 100 }, {});
-  assert.ok(reportText(BAD, { shown: 9, events: seen }, tty).includes('\u001b['));
+  assert.ok(reportText(BAD, { shown: 9, back: SEEN }, tty).includes('\u001b['));
 });
 
 test('JSON: the documented object, in its order', () => {
@@ -159,6 +198,8 @@ test('JSON: the documented object, in its order', () => {
     'findings',
     'diagnostics',
     'stateHash',
+    'failures',
+    'unknowns',
   ]);
   assert.is(
     JSON.stringify(json.divergences[0]),
@@ -171,12 +212,20 @@ test('JSON: the documented object, in its order', () => {
       '"advice":"unmap it before"}',
   );
   assert.equal(json.diagnostics[1], { code: 'IOT101', line: 5, message: 'y' });
+  assert.is(
+    JSON.stringify(json.unknowns[0]),
+    '{"call":"VFIO_IOMMU_MAP_DMA","outcome":"EEXIST","count":2,"seq":2,"line":14,"because":"payload not recorded",' +
+      '"kinds":["vfio-container","iommufd"],"known":["fd 3 is a VFIO container, opened by event 0"],' +
+      '"missing":["what is at 0x7ffd00001000: flags, vaddr, iova, size"],' +
+      '"possible":[{"kind":"vfio-container","rule":"map-dma.overlap","text":"the range touches a mapping"},' +
+      '{"kind":"iommufd","rule":"iova.exists","text":"an area is there already"}],"record":["structs"]}',
+  );
 });
 
 test('JSON: fields that come only when there is something to say', () => {
   const more = reportJson({ ...BAD, interrupted: true, divergenceCount: 20_000 });
   assert.is(more.interrupted, true);
-  assert.equal(more.truncated, { divergences: 20_000, findings: 1 });
+  assert.equal(more.truncated, { divergences: 20_000, findings: 1, failures: 0 });
   const several = reportJson({ ...BAD, info: { ...BAD.info, files: ['a.1', 'a.2'] } });
   assert.is(several.divergences[0]?.file, 'a.1');
   assert.is(several.findings[0]?.file, 'a.1');

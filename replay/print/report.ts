@@ -4,20 +4,23 @@ import { commandByName } from '../../core/uapi/lookup.js';
 import type { Finding, Severity } from '../../core/invariant.js';
 import type { Divergence } from '../engine.js';
 import type { Judged, JudgedEvent } from '../judged.js';
+import type { LookBack } from '../look-back.js';
 import type { Report } from '../report.js';
 import { ruleText } from '../../reducers/rules.js';
 import type { Counts } from '../tally.js';
-import { eventText, placeOf, shortPlaceOf } from './event.js';
+import { eventText, placeOf, placesIn, shortPlaceOf } from './event.js';
 import { failuresText } from './failures.js';
+import { labelled } from './labels.js';
 import { counted, grouped, printable, type Style, wrapped } from './style.js';
+import { recordText, shownUnknowns, unknownCausesText, unknownText } from './unknowns.js';
 
 /** The page that `check` prints for people: what was replayed, then each divergence and finding, then the sum. */
 
 export interface ReportView {
   /** How many divergences, and how many findings, are shown in full. */
   readonly shown: number;
-  /** The events that findings and divergences name, by `seq`. */
-  readonly events: ReadonlyMap<number, JudgedEvent>;
+  /** What a second reading told. */
+  readonly back: LookBack;
 }
 
 /** All of it, ending in a newline. */
@@ -25,13 +28,15 @@ export function reportText(report: Report, view: ReportView, style: Style): stri
   const blocks = [
     headText(report, style),
     tableText(report, style),
-    failuresText(report, style),
-    unknownText(report, style),
+    failuresText(report, view.back, style),
+    unknownCausesText(report, view.back, style),
     diagnosticsText(report, style),
     ...report.divergences.slice(0, view.shown).map((d) => divergenceText(report, d, view, style)),
     moreText(report.divergenceCount - Math.min(view.shown, report.divergences.length), 'divergence', style),
     ...report.findings.slice(0, view.shown).map((f) => findingText(report, f, view, style)),
     moreText(report.findingCount - Math.min(view.shown, report.findings.length), 'finding', style),
+    ...shownUnknowns(report).map((group) => unknownText(report, group, view.back, style)),
+    recordText(report, style),
     verdictText(report, style),
   ];
   return `${blocks.filter((block) => block !== '').join('\n\n')}\n`;
@@ -108,21 +113,6 @@ function indented(text: string, indent: string): string {
   return text.replace(/^(?=.)/gm, indent);
 }
 
-const REASONS_SHOWN = 8;
-
-function unknownText(report: Report, style: Style): string {
-  if (report.unknownReasons.length === 0) return '';
-  const shown = report.unknownReasons.slice(0, REASONS_SHOWN);
-  const width = Math.max(...shown.map(([, count]) => grouped(count).length));
-  const lines = shown.map(([reason, count]) => {
-    const indent = ' '.repeat(width + 4);
-    return `  ${grouped(count).padStart(width)}  ${wrapped(printable(reason), style.widthColumns, indent)}`;
-  });
-  const rest = report.unknownReasons.length - shown.length;
-  if (rest > 0) lines.push(`  ${' '.repeat(width)}  ${style.paint.dim(`and ${counted(rest, 'other reason')}`)}`);
-  return `${style.paint.yellow('unknown')}, because\n${lines.join('\n')}`;
-}
-
 /** One line for each code: how often, where first, what it means. */
 function diagnosticsText(report: Report, style: Style): string {
   const byCode = new Map<string, { first: Diagnostic; count: number }>();
@@ -144,14 +134,14 @@ function diagnosticsText(report: Report, style: Style): string {
 
 function divergenceText(report: Report, divergence: Divergence, view: ReportView, style: Style): string {
   const { paint } = style;
-  const each = view.events.get(divergence.seq) ?? judgedOnce(divergence);
+  const each = view.back.events.get(divergence.seq) ?? judgedOnce(divergence);
   const lines = [
     `${paint.red(paint.bold('DIVERGES'))}  ${paint.bold(divergence.call)}  ${where(report, divergence, style)}`,
     labelled('call', eventText(each), style),
     labelled('predicted', sideText(divergence.predicted), style),
     labelled('recorded', sideText(divergence.recorded), style),
     labelled('rule', ruleLine(divergence.rule), style),
-    labelled('state', printable(divergence.reason), style),
+    labelled('state', printable(placesIn(report.info.files, view.back, divergence.reason)), style),
   ];
   return lines.filter((line) => line !== '').join('\n');
 }
@@ -207,19 +197,10 @@ function storyLines(report: Report, finding: Finding, view: ReportView, style: S
 
 /** One event behind a finding: where it stands, then the call. */
 function causeText(report: Report, seq: number, view: ReportView, style: Style): string {
-  const found = view.events.get(seq);
+  const found = view.back.events.get(seq);
   if (found === undefined) return `  ${style.paint.dim(`event ${seq}`)}`;
   const place = `${printable(shortPlaceOf(report.info.files, found.event))}  event ${seq}`;
   return `  ${style.paint.dim(place)}\n      ${wrapped(eventText(found), style.widthColumns, '      ')}`;
-}
-
-const LABEL_COLUMNS = 11;
-
-/** `  label      text`, the text wrapped under itself; nothing for an empty text. */
-export function labelled(label: string, text: string, style: Style): string {
-  if (text === '') return '';
-  const indent = ' '.repeat(LABEL_COLUMNS + 2);
-  return `  ${style.paint.dim(label.padEnd(LABEL_COLUMNS))}${wrapped(text, style.widthColumns, indent)}`;
 }
 
 function where(
@@ -243,7 +224,8 @@ function verdictText(report: Report, style: Style): string {
     report.divergenceCount > 0 ? counted(report.divergenceCount, 'divergence') : '',
     report.findingCount > 0 ? counted(report.findingCount, 'finding') : '',
   ].filter((part) => part !== '');
-  return stopped + (found.length === 0 ? paint.green('nothing found') : paint.red(found.join(', ')));
+  const unjudged = report.calls.unknown > 0 ? `, ${counted(report.calls.unknown, 'call')} unknown` : '';
+  return stopped + (found.length === 0 ? paint.green('nothing found') : paint.red(found.join(', '))) + unjudged;
 }
 
 /** What a verdict is called beside an event, with the rule or the reason behind it. */

@@ -17,8 +17,8 @@ import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, leaveIommufd, openDevice, patchDevice } from '../devices.js';
 import { tellDriver } from '../driver.js';
 import { attachEmulated, bindEmulated, detachEmulated, isMediated } from '../emulated.js';
-import { fdUnknown, lookFd } from '../fd-look.js';
-import { takeStruct } from '../payload.js';
+import { fdUnknown, joinableFiles, lookFd } from '../fd-look.js';
+import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import { USER_PTR_MAX } from '../uapi.js';
@@ -63,8 +63,11 @@ const FLAG_PASID = 1;
 
 export function bindIommufd(call: Call): void {
   const struct = takeStruct(call, BIND_MIN_BYTES, R.bindArgsz);
-  if (struct === undefined) return;
   const device = deviceOf(call);
+  if (struct === undefined) {
+    if (happenedUnseen(call)) bindUnseen(call, device);
+    return;
+  }
   const argsz = struct.u32(0);
   call.extentBytes = Math.min(argsz, BIND_BYTES);
   if (argsz > BIND_BYTES && struct.length >= argsz && !struct.isZero(BIND_BYTES, argsz - BIND_BYTES))
@@ -90,6 +93,13 @@ export function bindIommufd(call: Call): void {
   if (file === 'none') return;
   if (device.openCount > 0 && device.boundFile !== call.file.id && refuse(call, R.bindOther)) return;
   bind(call, device, file.object);
+}
+
+/** The device is bound now, and the recording does not show to which iommufd: each may have an object more. */
+function bindUnseen(call: Call, device: VfioDevice): void {
+  giveAccess(call, device, 0, 0);
+  for (const { kind, object } of joinableFiles(call).files)
+    if (kind === 'iommufd') markContextUnknown(call.tx, object, call.event.seq);
 }
 
 /** A PCI device reads the token; only a virtual function, which is not modelled, takes one. */

@@ -3,6 +3,7 @@ import { hex, lastOf, lengthOf, sub, type U64, U64_MAX } from '../../../core/u64
 import type { Call } from '../../call.js';
 import {
   bitsOf,
+  containerTable,
   type Explanations,
   fieldsText,
   listText,
@@ -10,7 +11,8 @@ import {
   spanText,
   unevenText,
   unknownBitsText,
-  unpinnableText,
+  type Told,
+  unpinnable,
 } from '../../explain.js';
 import { MSI_WINDOW } from '../../devices/pc-iommu.js';
 import { containerOf, rangesText } from '../containers.js';
@@ -38,7 +40,7 @@ export const TYPE1_EXPLANATIONS: Explanations = {
   'map-dma.access': (call) => `flags ${mapFlagsText(call.struct.u32(4))}`,
   'map-dma.iova-aligned': (call) =>
     unevenText({ iova: mapIova(call), vaddr: call.struct.u64(8), size: mapSize(call) }, containerOf(call).pageBytes),
-  'map-dma.vaddr-none': (call) => `${spanText(mapIova(call), mapSize(call))} is not mapped`,
+  'map-dma.vaddr-none': vaddrNone,
   'map-dma.vaddr-mismatch': vaddrMismatch,
   'map-dma.overlap': overlap,
   'map-dma.entry-limit': entryLimit,
@@ -106,10 +108,13 @@ export function mappingText(mapping: DmaMapping): string {
   return `mapping ${rangeText(mapping.start, mapping.last)} of event ${mapping.since}`;
 }
 
-function noBackend(call: Call): string {
-  const { groups } = containerOf(call);
-  if (groups.length === 0) return 'the container has no group: SET_CONTAINER comes first, then SET_IOMMU';
-  return `the container has ${groupsText(call, groups)}, and SET_IOMMU was not called since the first one joined`;
+function noBackend(call: Call): Told {
+  const { groups, id } = containerOf(call);
+  const text =
+    groups.length === 0
+      ? 'the container has no group: SET_CONTAINER comes first, then SET_IOMMU'
+      : `the container has ${groupsText(call, groups)}, and SET_IOMMU was not called since the first one joined`;
+  return { text, about: { kind: 'backend', container: id } };
 }
 
 function groupsText(call: Call, groups: readonly number[]): string {
@@ -174,12 +179,21 @@ function toldBy(call: Call, container: VfioContainer): string {
   return fact === undefined ? of : `${of}, as GET_INFO of event ${fact.since} told`;
 }
 
-function notPinned(call: Call): string {
+function vaddrNone(call: Call): Told {
+  const [start, last] = [mapIova(call), lastOf(mapIova(call), mapSize(call))];
+  const about =
+    last === undefined
+      ? undefined
+      : ({ kind: 'iova', table: containerTable(containerOf(call).id), start, last } as const);
+  return { text: `${spanText(start, mapSize(call))} is not mapped`, about };
+}
+
+function notPinned(call: Call): string | Told {
   const vaddr = call.struct.u64(8);
   const { space } = call.process;
   const write = (call.struct.u32(4) & MAP_WRITE) !== 0;
-  const text = unpinnableText(call.tx, space, vaddr, mapSize(call), { write, longterm: true, pfnmapOk: true });
-  if (text !== '') return text;
+  const told = unpinnable(call.tx, space, vaddr, mapSize(call), { write, longterm: true, pfnmapOk: true });
+  if (told !== undefined) return told;
   const last = lastOf(vaddr, mapSize(call));
   const asleep = last === undefined ? undefined : sleepingDevice(call, space, vaddr, last);
   if (asleep === undefined) return '';
@@ -203,10 +217,10 @@ function bitmap(call: Call): string {
   return `a bitmap of ${fieldsText(fields)} for ${hex(rangeSize(call))} bytes`;
 }
 
-function bitmapFault(call: Call): string {
+function bitmapFault(call: Call): string | Told {
   const { struct } = call;
   const request = { write: true, longterm: false, pfnmapOk: true };
-  return unpinnableText(call.tx, call.process.space, struct.u64(40), struct.u64(32), request);
+  return unpinnable(call.tx, call.process.space, struct.u64(40), struct.u64(32), request) ?? '';
 }
 
 const NOT_TRACKING = 'no DIRTY_PAGES with START is in force';

@@ -2,7 +2,7 @@ import { Bytes, putU32, putU64 } from '../../../core/bytes.js';
 import { add, type U64 } from '../../../core/u64.js';
 import { find } from '../../answer.js';
 import type { Call } from '../../call.js';
-import { containerOf, patchContainer } from '../containers.js';
+import { areGroupsKnown, containerOf, patchContainer } from '../containers.js';
 import { ENTRY_LIMIT_KEY, iommuKey, smallFact, teach } from '../facts.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
 import { lowestBit, physicalGroups, refreshHardware } from '../membership.js';
@@ -44,7 +44,7 @@ export function getInfo(call: Call): void {
   const struct = takeStruct(call, MIN_BYTES, INFO_RULES.argsz);
   if (struct === undefined) return;
   const container = containerOf(call);
-  if (container.backend === 'unknown') {
+  if (container.backend === 'unknown' || !areGroupsKnown(container)) {
     call.unknown(`state of the container unknown since event ${container.unknownSince}`);
     return;
   }
