@@ -183,6 +183,8 @@ function afterUids(old: Creds, held: Held, next: Uids, alone: boolean): Held {
   if (held === 'no' || held === 'unlikely') return held;
   if (old.untied || next.effectiveUid === null) return 'unknown';
   if (old.effectiveUid === 0) return alone ? 'no' : 'unlikely';
+  // Mostly it is root who becomes somebody else.
+  if (old.effectiveUid === null && held === 'unknown') return 'unlikely';
   const neverRoot = isOther(old.realUid) && isOther(old.effectiveUid) && isOther(old.savedUid);
   return neverRoot ? held : 'unknown';
 }

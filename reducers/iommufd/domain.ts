@@ -91,8 +91,10 @@ export function addDomain(
   }
   const refused = reserveOutside(tx, ioasKey, hwptId, traits) ?? fill(tx, ioasByKey(tx, ioasKey), traits, seq);
   if (refused !== undefined && refused.unknown === '') {
+    // What the hardware reserves is looked at before the pages: the call fails, for one reason or the other.
+    const inDoubt = areasInDoubt(ioasByKey(tx, ioasKey));
     unreserveOutside(tx, ioasKey, hwptId);
-    return refused;
+    return inDoubt ?? refused;
   }
   patchIoas(tx, ioasKey, { alignment });
   return refused ?? areasInDoubt(ioasByKey(tx, ioasKey));

@@ -1,5 +1,6 @@
 import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
+import type { Creds } from '../files/creds.js';
 import { contextOf, hasTakenIds, lookupIoas, patchContext, patchIoas } from './context.js';
 import { recalculateAlignment } from './domain.js';
 import { checkAlignment, PAGE } from './iopt.js';
@@ -69,11 +70,30 @@ function rlimitMode(call: Call, op: number, value: U64): void {
   if (call.succeed('option.ok')) patchContext(call.tx, context.id, { accountMm: value === 1 });
 }
 
-/** Predicts EPERM where the caller lacks CAP_SYS_RESOURCE; true when the caller should stop. */
+/** Predicts EPERM where the caller lacks CAP_SYS_RESOURCE; true when the caller should stop. What an answer shows is kept. */
 function mayNotSet(call: Call): boolean {
-  const { sysResource } = call.process.creds;
-  if (sysResource === 'no') return call.fail('EPERM', 'option.rlimit-capability');
-  return sysResource !== 'yes' && call.failedByFact('EPERM', 'CAP_SYS_RESOURCE was not recorded (capget)');
+  const { creds } = call.process;
+  switch (creds.sysResource) {
+    case 'yes':
+      return false;
+    case 'no':
+      return call.fail('EPERM', 'option.rlimit-capability');
+    case 'unlikely':
+      if (call.failUnlessLearned('EPERM', 'option.rlimit-capability')) return true;
+      tellCreds(call, { sysResource: 'yes' });
+      return false;
+    case 'unknown':
+      if (!call.failedByFact('EPERM', 'CAP_SYS_RESOURCE was not recorded (capget)')) return false;
+      tellCreds(call, { sysResource: 'unlikely' });
+      return true;
+  }
+}
+
+/** Keeps what an answer showed of the caller. */
+function tellCreds(call: Call, change: Partial<Creds>): void {
+  const { process } = call;
+  const creds = Object.freeze({ ...process.creds, ...change });
+  call.tx.world.processes.set(process.pid, Object.freeze({ ...process, creds }));
 }
 
 function hugePages(call: Call, ioas: Ioas, op: number, value: U64): void {

@@ -21,6 +21,10 @@ export interface LockedPages {
   readonly pages: number;
   /** Charged by all likelihood. */
   readonly maybePages: number;
+  /** So many more an ENOMEM has shown, which the recording does not show being locked. */
+  readonly otherPages: number;
+  /** `seq` of the event that showed them; -1 for none. */
+  readonly otherSince: number;
   /** `seq` since which pages may have been let go that are still counted; -1 when none. */
   readonly unsureSince: number;
   /** The most that was allowed under a limit that the recording does not tell; null when nothing was. */
@@ -51,6 +55,8 @@ export interface SpaceLocked extends LockedPages {
 export const NOTHING_LOCKED: SpaceLocked = Object.freeze({
   pages: 0,
   maybePages: 0,
+  otherPages: 0,
+  otherSince: -1,
   unsureSince: -1,
   peak: null,
   mlockedPages: 0,
@@ -59,7 +65,14 @@ export const NOTHING_LOCKED: SpaceLocked = Object.freeze({
   moreSince: -1,
 });
 
-const NOTHING_CHARGED: LockedPages = Object.freeze({ pages: 0, maybePages: 0, unsureSince: -1, peak: null });
+const NOTHING_CHARGED: LockedPages = Object.freeze({
+  pages: 0,
+  maybePages: 0,
+  otherPages: 0,
+  otherSince: -1,
+  unsureSince: -1,
+  peak: null,
+});
 
 /** Which account a page goes to. */
 export type AccountKind = 'space' | 'user';
@@ -93,16 +106,16 @@ function added<A extends LockedPages>(account: A, pages: number, maybePages: num
   });
 }
 
-/** Changes an account that something was charged to; no-op for one that has nothing. */
+/** Changes an account; no-op for an address space that is gone. */
 export function patchAccount(tx: Tx, kind: AccountKind, key: number, patch: Partial<LockedPages>): void {
   if (kind === 'space') {
-    const account = tx.world.spaceLocked.get(key);
+    const account = tx.world.spaceLocked.get(key) ?? (tx.world.spaces.has(key) ? NOTHING_LOCKED : undefined);
     if (account !== undefined) tx.world.spaceLocked.set(key, Object.freeze({ ...account, ...patch }));
     return;
   }
   const user = nameOf(tx, key);
-  const account = tx.world.userLocked.get(user);
-  if (account !== undefined) tx.world.userLocked.set(user, Object.freeze({ ...account, ...patch }));
+  const account = tx.world.userLocked.get(user) ?? NOTHING_CHARGED;
+  tx.world.userLocked.set(user, Object.freeze({ ...account, ...patch }));
 }
 
 /** Mappings may be gone that the recording still shows: from now on the account may count too much. */

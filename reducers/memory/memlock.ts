@@ -44,7 +44,7 @@ export function askLimit(tx: Tx, question: LimitQuestion): LimitAnswer {
   const limit = limitPages(bytes);
   const sure = (account.unsureSince < 0 ? account.pages : 0) + pages;
   if (ipcLock === 'no' && sure > limit) return 'exceeds';
-  return total > limit ? 'likely' : 'fits';
+  return total + account.otherPages > limit ? 'likely' : 'fits';
 }
 
 function totalOf(account: LockedPages): number {
@@ -74,14 +74,28 @@ export function refuseLikely(call: Call, question: LimitQuestion, rule: string):
 /** Puts a recorded ENOMEM into figures and keeps what it teaches. To be called once the call is predicted. */
 export function explainShortage(call: Call, question: LimitQuestion): void {
   if (call.recordedErrno !== 'ENOMEM' || call.event.injected || call.faultArmed) return;
-  call.looked(limitText(call.tx, question));
   const { tx, event } = call;
-  const { process } = question;
-  if (process?.creds.ipcLock !== 'unknown' || askLimit(tx, question) !== 'likely') return;
-  call.noteLearned();
-  patchProcess(tx, process, {
-    creds: Object.freeze({ ...process.creds, ipcLock: 'unlikely', ipcLockSince: event.seq }),
-  });
+  const { process, ipcLock } = question;
+  call.looked(limitText(tx, question));
+  if (process === undefined || process.memlock.bytes === null) return;
+  const answer = askLimit(tx, question);
+  if (answer === 'likely' && process.creds.ipcLock === 'unknown') {
+    call.noteLearned();
+    patchProcess(tx, process, {
+      creds: Object.freeze({ ...process.creds, ipcLock: 'unlikely', ipcLockSince: event.seq }),
+    });
+  } else if (answer === 'fits' && (ipcLock === 'no' || ipcLock === 'unlikely') && !isAllKnown(tx, question)) {
+    const { pages, maybePages, account, key } = question;
+    const total = totalOf(accountOf(tx, account, key)) + pages + maybePages;
+    const otherPages = limitPages(process.memlock.bytes) + 1 - total;
+    patchAccount(tx, account, key, { otherPages, otherSince: event.seq });
+  }
+}
+
+/** Whether the recording shows all that an account holds: that of an address space, from its execve on. */
+function isAllKnown(tx: Tx, { account, key }: LimitQuestion): boolean {
+  if (account === 'user') return false;
+  return tx.world.spaces.get(key)?.complete === true && (tx.world.spaceLocked.get(key)?.moreSince ?? -1) < 0;
 }
 
 /**
@@ -102,10 +116,15 @@ function learnAllowed(call: Call, question: LimitQuestion): void {
   const { tx } = call;
   const { process } = question;
   if (process === undefined) return;
-  const { creds } = process;
-  if (question.ipcLock !== 'no' && creds.ipcLock !== 'no')
+  const { creds, memlock } = process;
+  const { account, key, pages, maybePages } = question;
+  const total = totalOf(accountOf(tx, account, key)) + pages + maybePages;
+  const tooMuch = total > limitPages(memlock.bytes ?? 0);
+  if (tooMuch && question.ipcLock !== 'no' && creds.ipcLock !== 'no')
     patchProcess(tx, process, { creds: Object.freeze({ ...creds, ipcLock: 'yes', ipcLockSince: call.event.seq }) });
-  patchAccount(tx, question.account, question.key, { maybePages: 0 });
+  // Without that: others have let go by now, or it was not the limit that refused.
+  const less = tooMuch ? { maybePages: 0 } : {};
+  patchAccount(tx, account, key, { ...less, otherPages: 0, otherSince: -1 });
 }
 
 function patchProcess(tx: Tx, process: Process, change: Partial<Process>): void {
@@ -144,7 +163,7 @@ export function limitText(tx: Tx, question: LimitQuestion): string {
   const asked = question.pages + question.maybePages;
   const total = totalOf(account) + asked;
   const who = question.account === 'space' ? 'the process' : userText(question.key);
-  const locked = `${who} has ${kib(totalOf(account))} locked${mlockedText(tx, question)}`;
+  const locked = `${who} has ${kib(totalOf(account))} locked${mlockedText(tx, question)}${othersText(account)}`;
   return `${locked} and asks for ${kib(asked)}, ${kib(total)} in all; ${judgement(tx, question, account, total)}`;
 }
 
@@ -161,6 +180,10 @@ function mlockedText(tx: Tx, question: LimitQuestion): string {
   return own === undefined || own.mlockedPages === 0 ? '' : ` (${kib(own.mlockedPages)} by mlock)`;
 }
 
+function othersText({ otherPages, otherSince }: LockedPages): string {
+  return otherPages === 0 ? '' : `, with at least ${kib(otherPages)} more that event ${otherSince} showed,`;
+}
+
 function judgement(tx: Tx, question: LimitQuestion, account: LockedPages, total: number): string {
   const { process } = question;
   if (process === undefined) return 'the process whose limit counts is gone';
@@ -169,7 +192,8 @@ function judgement(tx: Tx, question: LimitQuestion, account: LockedPages, total:
     return `CAP_IPC_LOCK${since(creds.ipcLockSince)} lifts RLIMIT_MEMLOCK: the memory itself was short`;
   if (memlock.bytes === null) return unknownLimit(account, process, total);
   const limit = `RLIMIT_MEMLOCK is ${bytesText(memlock.bytes)}${since(memlock.since)}`;
-  if (total <= limitPages(memlock.bytes)) return `${limit}, which is enough ${unlessMore(tx, question)}`;
+  if (total + account.otherPages <= limitPages(memlock.bytes))
+    return `${limit}, which is enough ${unlessMore(tx, question)}`;
   if (question.ipcLock === 'no') return `${limit}, and CAP_IPC_LOCK is missing${since(creds.ipcLockSince)}`;
   return `${limit}, which only CAP_IPC_LOCK lifts`;
 }
