@@ -12,4 +12,5 @@ mkdirSync(join(ROOT, 'docs'), { recursive: true });
 writeFileSync(join(ROOT, 'docs/ERRORS.md'), errorsDocument(CODES));
 const { allRules } = await import('../dist/reducers/rules.js');
 const { LEARNABLE_FACTS } = await import('../dist/reducers/facts.js');
-writeFileSync(join(ROOT, 'docs/RULES.md'), rulesDocument(allRules(), LEARNABLE_FACTS));
+const { invariants } = await import('../dist/reducers/invariants/index.js');
+writeFileSync(join(ROOT, 'docs/RULES.md'), rulesDocument(allRules(), invariants, LEARNABLE_FACTS));
