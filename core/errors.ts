@@ -41,7 +41,7 @@ export const CODES = {
     title: 'compressed data damaged',
     help: 'the gzip stream ends early or is corrupted; what came before it was read',
   },
-  IOT206: { title: 'format known but not supported', help: 'this kind of recording cannot be replayed yet' },
+  IOT206: { title: 'not a recording that can be replayed', help: 'docs/RECORDING.md says how to record one' },
   IOT207: { title: 'tape header damaged', help: 'the header cannot be read; record or import again' },
   // Arguments: exit status 2.
   IOT301: { title: 'wrong argument', help: 'see iotape --help' },

@@ -142,8 +142,10 @@ export function lacksOf(call: Call, kinds: readonly CommandKind[], because: stri
   const { file, event } = call;
   if (file.kind === 'unknown' || !file.complete || /outside of the recording|before the recording/.test(because))
     lacks.push('start');
-  if (because.startsWith('payload not recorded') || lacksStruct(call, kinds) || /unknown since event/.test(because))
-    lacks.push('structs');
+  // Of a device whose name was not recorded nothing is known that depends on what it is.
+  const isUnnamed = file.objectKey.startsWith('unnamed');
+  const isUnseen = because.startsWith('payload not recorded') || /unknown since event/.test(because);
+  if (isUnseen || isUnnamed || lacksStruct(call, kinds)) lacks.push('structs');
   if (event.ret === null) lacks.push('result');
   if (/what the CPU touched|which device pages are free/.test(because)) lacks.push('touches');
   return lacks;

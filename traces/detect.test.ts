@@ -96,6 +96,19 @@ test('empty, binary, unknown, tape', () => {
   for (let cut = 1; cut < 8; cut++) assert.is(detect(magic.subarray(0, cut), true).format, 'tape');
 });
 
+test('what is recognised and cannot be replayed says why, and what to do', () => {
+  for (const text of [
+    'qemu-system-x86_64: vfio_dma_map(0x1) = -22\n',
+    '[  637.161194] arm-smmu: fault\n',
+    'TAP version 13\n',
+  ]) {
+    const detected = detect(Buffer.from(text), true);
+    assert.ok(detected.format === 'foreign' && /^which .+: (?:record|run) .+ strace$/.test(detected.advice), text);
+  }
+  const packed = detect(Buffer.from('28b52ffd0458', 'hex'), true);
+  assert.ok(packed.format === 'foreign' && packed.advice.endsWith('zstd -d'));
+});
+
 test('a giant line and many lines are no trouble', () => {
   assert.is(formatOf('a'.repeat(256 << 10)), 'unknown');
   assert.is(formatOf('((((('.repeat(50_000)), 'unknown');

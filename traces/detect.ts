@@ -11,8 +11,8 @@ import { isTape, MAGIC } from './tape/frame.js';
  */
 export type Detected =
   | { readonly format: 'strace' | 'kernel-events' | 'tape' }
-  /** Recognised, but nothing that can be replayed. */
-  | { readonly format: 'foreign'; readonly name: string }
+  /** Recognised, but nothing that can be replayed. `advice`: why, and what to do; the end of a sentence that begins with the name. */
+  | { readonly format: 'foreign'; readonly name: string; readonly advice: string }
   | { readonly format: 'unknown' | 'empty' | 'binary' };
 
 /** How much of a file is looked at. */
@@ -24,7 +24,7 @@ export function detect(head: Uint8Array, whole: boolean): Detected {
   if (isTape(head) || (whole && isTornMagic(head))) return { format: 'tape' };
   const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
   const magic = MAGICS.find(([, signature]) => bytes.subarray(0, signature.length).equals(signature));
-  if (magic !== undefined) return { format: 'foreign', name: magic[0] };
+  if (magic !== undefined) return { format: 'foreign', name: magic[0], advice: magic[2] };
   const text = bytes.toString('latin1');
   if (text.trim() === '') return { format: head.length > 0 && text.includes('\0') ? 'binary' : 'empty' };
   return detectText(text, whole);
@@ -48,7 +48,7 @@ function detectText(text: string, whole: boolean): Detected {
   }
   if (strace > 0 || kernelEvents > 0) return { format: strace >= kernelEvents ? 'strace' : 'kernel-events' };
   const [name] = [...votes].reduce((best, vote) => (vote[1] > best[1] ? vote : best), ['', 0]);
-  if (name !== '') return { format: 'foreign', name };
+  if (name !== '') return { format: 'foreign', name, advice: ADVICE[name] ?? '' };
   return { format: isBinary(text) ? 'binary' : 'unknown' };
 }
 
@@ -116,6 +116,9 @@ const KERNEL_LOG = 'a kernel log (dmesg)';
 const FTRACE = 'ftrace text';
 const BPFTRACE = 'bpftrace output';
 const TAP = 'test results (TAP)';
+const SYSTEMTAP = 'SystemTap output';
+const SPDK = 'a log of SPDK';
+const PERF = 'perf script output';
 
 /** One line tells; of several formats the one with the most lines wins. */
 const FOREIGN: readonly (readonly [name: string, pattern: RegExp])[] = [
@@ -135,19 +138,35 @@ const FOREIGN: readonly (readonly [name: string, pattern: RegExp])[] = [
   [BPFTRACE, /^Attaching [0-9]+ probes?\.\.\.|\bbpftrace -e\b/],
   [BPFTRACE, /^@\w*(?:\[.*)?(?::.*)?$|^\]: [0-9]+$|^\s+[a-z_]\w*\+[0-9]+$/],
   [BPFTRACE, /^\w+\(\): \w+=|^\[[0-9]+[KMG]?, [0-9]+[KMG]?\) +[0-9]+ \|/],
-  ['SystemTap output', /^[0-9]+: \w+=(?:0x)?[0-9a-f]+ \w+=/],
+  [SYSTEMTAP, /^[0-9]+: \w+=(?:0x)?[0-9a-f]+ \w+=/],
   [TAP, /^\s*(?:# )*(?:TAP version [0-9]+|(?:not )?ok [0-9]+ |1\.\.[0-9]+$)/],
   [TAP, /^\s*(?:# )+\s*(?:RUN |OK |FAIL |SKIP )/],
-  ['a log of SPDK', /^\w+\.c: *[0-9]+:\w+: \*[A-Z]+\*: /],
-  ['perf script output', /^\s*\S.* [0-9]+(?:\/[0-9]+)? (?:\[[0-9]+\] )?[0-9]+\.[0-9]+: +(?:[0-9]+ )?[a-z_]+:[a-z_]+: /],
+  [SPDK, /^\w+\.c: *[0-9]+:\w+: \*[A-Z]+\*: /],
+  [PERF, /^\s*\S.* [0-9]+(?:\/[0-9]+)? (?:\[[0-9]+\] )?[0-9]+\.[0-9]+: +(?:[0-9]+ )?[a-z_]+:[a-z_]+: /],
 ];
 
-const MAGICS: readonly (readonly [name: string, signature: Buffer])[] = [
-  ['perf data', Buffer.from('PERFILE2')],
-  ['trace-cmd data', Buffer.from('\x17\x08\x44tracing', 'latin1')],
-  ['a zstd archive; decompress it first', Buffer.from('28b52ffd', 'hex')],
-  ['an xz archive; decompress it first', Buffer.from('fd377a585a00', 'hex')],
-  ['a bzip2 archive; decompress it first', Buffer.from('BZh')],
-  ['a zip archive; unpack it first', Buffer.from('504b0304', 'hex')],
-  ['a program (ELF)', Buffer.from('7f454c46', 'hex')],
+/** Why a text of each kind cannot be replayed, and what to do: the end of a sentence that begins with its name. */
+const ADVICE: Readonly<Record<string, string>> = {
+  [QEMU_MESSAGES]: 'which name the calls that failed and not those that made them fail: record QEMU with strace',
+  [QEMU_TRACE]: "which show QEMU's own steps and not the answers of the kernel: record QEMU with strace",
+  [KERNEL_LOG]: 'which holds what the kernel complained of and no calls: record the program with strace',
+  [FTRACE]: 'which shows what goes on inside the kernel and no calls of a program: record the program with strace',
+  [BPFTRACE]: 'which shows what one script chose to print: record the program with strace, or print kernel-event lines',
+  [SYSTEMTAP]: 'which shows what one script chose to print: record the program with strace',
+  [TAP]: 'which tell what failed and not the calls that were made: run the test under strace',
+  [SPDK]: 'which names the calls that failed and not those that made them fail: record the program with strace',
+  [PERF]: 'which shows events inside the kernel and no calls with their arguments: record the program with strace',
+};
+
+const TRACE_DATA =
+  'which hold tracepoints of the kernel and no calls with their arguments: record the program with strace';
+
+const MAGICS: readonly (readonly [name: string, signature: Buffer, advice: string])[] = [
+  ['perf data', Buffer.from('PERFILE2'), TRACE_DATA],
+  ['trace-cmd data', Buffer.from('\x17\x08\x44tracing', 'latin1'), TRACE_DATA],
+  ['a zstd archive', Buffer.from('28b52ffd', 'hex'), 'which has to be decompressed first: zstd -d'],
+  ['an xz archive', Buffer.from('fd377a585a00', 'hex'), 'which has to be decompressed first: xz -d'],
+  ['a bzip2 archive', Buffer.from('BZh'), 'which has to be decompressed first: bzip2 -d'],
+  ['a zip archive', Buffer.from('504b0304', 'hex'), 'which has to be unpacked first'],
+  ['a program (ELF)', Buffer.from('7f454c46', 'hex'), 'whose run has to be recorded first'],
 ];

@@ -84,7 +84,7 @@ async function openText(
 }
 
 function refuseUnsupported(name: string, detected: Detected): void {
-  if (detected.format === 'foreign') throw refusal('IOT206', name, detected.name);
+  if (detected.format === 'foreign') throw refusal('IOT206', name, `${detected.name}, ${detected.advice}`);
   if (detected.format === 'binary') throw refusal('IOT202', name, 'binary data');
   if (detected.format === 'unknown') throw refusal('IOT202', name, '');
 }
