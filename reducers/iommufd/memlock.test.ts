@@ -260,6 +260,40 @@ test('a limit without a capability told: an answer teaches it', () => {
   assert.is(map(b, ioas, 5, 9, 192).verdict, 'match');
 });
 
+test('what other processes of the user hold shows in an ENOMEM within the limit', () => {
+  const b = bench(16);
+  const ioas = b.ioasAlloc();
+  b.mockDomain(ioas);
+  const ENOMEM = { recorded: { ret: -1, errno: 'ENOMEM' }, learns: true } as const;
+  assert.is(map(b, ioas, 0, 4, 64, ENOMEM).verdict, 'learned');
+  assert.match(b.said.get('map.ok') ?? '', /which is enough unless other processes of the user, or io_uring/);
+  assert.is(b.world.userLocked.get(UID)?.otherPages, 13);
+  assert.is(map(b, ioas, 0, 5, 64, ENOMEM).verdict, 'match');
+  assert.match(
+    b.said.get(RULE) ?? '',
+    /has 0 KiB locked, with at least 52 KiB more that event \d+ showed, and asks for 20/,
+  );
+  decidedBy(map(b, ioas, 0, 3, 64), '', 'map.ok');
+  // A success against it: others have let go.
+  assert.is(map(b, ioas, 4, 2, 128, { learns: true }).verdict, 'learned');
+  assert.is(b.world.userLocked.get(UID)?.otherPages, 0);
+  assert.is(map(b, ioas, 8, 11, 192).verdict, 'match');
+  refused(map(b, ioas, 32, 1, 224));
+});
+
+test('RLIMIT_MODE without a capability told: an answer teaches it', () => {
+  const set = (b: Bench, more: CallOptions): Answer => b.ioctl(3, 0x3b87, struct(24, [8, 0, 2], [16, 1, 8]), more);
+  const EPERM = { recorded: { ret: -1, errno: 'EPERM' }, learns: true } as const;
+  const not = bench(4, { caps: null });
+  assert.match(set(not, EPERM).unknown, /CAP_SYS_RESOURCE was not recorded/);
+  assert.is(set(not, EPERM).verdict, 'match');
+  const left = bench(4, { caps: null, uid: null });
+  left.event(ev('creds', { call: 'setresuid', realUid: 7, effectiveUid: 7, savedUid: 7 }));
+  assert.is(set(left, EPERM).verdict, 'match');
+  assert.is(set(left, { learns: true }).verdict, 'learned');
+  assert.is(set(left, {}).verdict, 'match');
+});
+
 // ---- CHANGE_PROCESS -------------------------------------------------------------------------------------------
 
 /** 6 pages of a memory file, mapped and pinned by process 1; process 2 is its child. */

@@ -52,19 +52,6 @@ export interface SpaceLocked extends LockedPages {
   readonly moreSince: number;
 }
 
-export const NOTHING_LOCKED: SpaceLocked = Object.freeze({
-  pages: 0,
-  maybePages: 0,
-  otherPages: 0,
-  otherSince: -1,
-  unsureSince: -1,
-  peak: null,
-  mlockedPages: 0,
-  ranges: OrderedMap.numeric<U64, Interval>().freeze(),
-  lockFuture: false,
-  moreSince: -1,
-});
-
 const NOTHING_CHARGED: LockedPages = Object.freeze({
   pages: 0,
   maybePages: 0,
@@ -72,6 +59,14 @@ const NOTHING_CHARGED: LockedPages = Object.freeze({
   otherSince: -1,
   unsureSince: -1,
   peak: null,
+});
+
+export const NOTHING_LOCKED: SpaceLocked = Object.freeze({
+  ...NOTHING_CHARGED,
+  mlockedPages: 0,
+  ranges: OrderedMap.numeric<U64, Interval>().freeze(),
+  lockFuture: false,
+  moreSince: -1,
 });
 
 /** Which account a page goes to. */
