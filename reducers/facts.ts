@@ -65,6 +65,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'vfio-device/*/irq*/count_from', field: 'count', why: 'that vectors are there: a SET_IRQS took them' },
   { pattern: 'vfio-device/*/irq*/count_to', field: 'count', why: 'that vectors are not there: a SET_IRQS was refused' },
   { pattern: 'vfio-device/*/irq*/flags', field: 'flags', why: 'whether the interrupt controller can add vectors' },
+  { pattern: 'vfio-device/*/hot_reset_none', field: 'count', why: 'whether a bridge above the device can reset it' },
   { pattern: 'vfio-device/*/hot_reset_count', field: 'count', why: 'how many devices share the bus' },
   { pattern: 'vfio-device/*/hot_reset_devices', field: 'devices', why: 'which devices share the bus' },
   {

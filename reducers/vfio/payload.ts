@@ -1,5 +1,7 @@
 import type { Bytes } from '../../core/bytes.js';
+import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
+import { probeBuffer } from '../iommufd/user-buffer.js';
 import { refuse, type Rule } from './rules.js';
 import { USER_PTR_MAX } from './uapi.js';
 
@@ -39,11 +41,13 @@ export function takeStruct(call: Call, minBytes: number, argsz: Rule): Bytes | u
   return undefined;
 }
 
-/** Bytes that a struct points to, or undefined after `unknown` was predicted. */
-export function takeBytes(call: Call, addr: number | bigint, count: number): Bytes | undefined {
+/** Bytes that a struct points to, or undefined after the rule or `unknown` was predicted: the memory may not be there. */
+export function takeBytes(call: Call, addr: U64, count: number, fault: Rule): Bytes | undefined {
   const bytes = call.bytesAt(addr, count);
-  if (bytes === undefined) call.unknown(NOT_RECORDED);
-  return bytes;
+  if (bytes !== undefined) return bytes;
+  if (probeBuffer(call, addr, count, false) === 'fault') refuse(call, fault);
+  else call.unknown(NOT_RECORDED);
+  return undefined;
 }
 
 /** Whether the call was answered `unknown` and did succeed: its effect happened, and nobody knows which. */

@@ -6,10 +6,8 @@ import {
   DEVICE_FEATURE,
   DEVICE_GET_INFO,
   DEVICE_GET_IRQ_INFO,
-  DEVICE_GET_PCI_HOT_RESET_INFO,
   DEVICE_GET_REGION_INFO,
   DEVICE_IOEVENTFD,
-  DEVICE_PCI_HOT_RESET,
   DEVICE_QUERY_GFX_PLANE,
   DEVICE_RESET,
   FEATURE_PROBE,
@@ -17,7 +15,6 @@ import {
   IOMMU_MAP_DMA,
 } from '../uapi.js';
 import { DEVICE_RULES as R } from './device.js';
-import { HOT_RESET_RULES as H } from './hot-reset.js';
 import { DEVICE_INFO_RULES } from './info.js';
 import { IOEVENTFD_RULES as E } from './ioeventfd.js';
 import { IRQ_INFO_RULES as Q } from './irq-info.js';
@@ -26,7 +23,6 @@ import { REGION_RULES as G } from './region.js';
 const test = suite('vfio device');
 
 const CONFIG = 7 * 2 ** 40;
-const ON_BUS_1 = '0000:01:00.0';
 
 const region = (lab: Lab, index: number, errno: string, out: readonly FieldAt[] = [], bytes = 32) =>
   lab.ioctl(5, DEVICE_GET_REGION_INFO, {
@@ -147,37 +143,6 @@ test('commands of the core and the driver: rejections', () => {
   ]);
   const lab = new Lab().device();
   lab.good(lab.ioctl(5, DEVICE_RESET, { arg: 0 }));
-});
-
-test('hot reset: rejections', () => {
-  const info = (l: Lab, e: string, bytes: number, out: readonly FieldAt[] = []) =>
-    l.ioctl(5, DEVICE_GET_PCI_HOT_RESET_INFO, { in: struct(bytes), out: struct(bytes, ...out), errno: e });
-  const reset = (l: Lab, e: string, ...fields: readonly FieldAt[]) =>
-    l.ioctl(5, DEVICE_PCI_HOT_RESET, { in: struct(20, ...fields), errno: e });
-  checkRows(H, [
-    { rule: H.infoArgsz, errno: 'EINVAL', run: (l, e) => info(l.device(), e, 11) },
-    { rule: H.rootBus, errno: 'ENODEV', run: (l, e) => info(l.device(), e, 12) },
-    {
-      rule: H.infoRoom,
-      errno: 'ENOSPC',
-      run(lab, e) {
-        assert.is(info(lab.device(ON_BUS_1), e, 12, [[8, 2]]).verdict, 'learned');
-        return info(lab, e, 24, [[8, 2]]);
-      },
-    },
-    { rule: H.argsz, errno: 'EINVAL', run: (l, e) => reset(l.device(), e, [4, 1], [8, 1]) },
-    { rule: H.count, errno: 'EINVAL', run: (l, e) => reset(l.device(), e) },
-    {
-      rule: H.tooMany,
-      errno: 'EINVAL',
-      run(lab, e) {
-        info(lab.device(ON_BUS_1), 'ENOSPC', 12, [[8, 1]]);
-        return reset(lab, e, [8, 2]);
-      },
-    },
-    { rule: H.badFd, errno: 'EBADF', run: (l, e) => reset(l.device(ON_BUS_1), e, [8, 1], [12, 99]) },
-    { rule: H.notGroup, errno: 'EINVAL', run: (l, e) => reset(l.device(ON_BUS_1), e, [8, 1], [12, 3]) },
-  ]);
 });
 
 /** Config space with an MSI-X table of 5 vectors at offset 0x1000 of BAR 3; then BAR 3 is asked for. */

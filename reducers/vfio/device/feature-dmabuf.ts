@@ -2,7 +2,7 @@ import { add, addOverflows, modPow2, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { installFd } from '../../files/fds.js';
 import { succeedWithFd } from '../../new-fd.js';
-import { takeBytes } from '../payload.js';
+import { PAYLOAD_RULES, takeBytes } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import { PCI_ROM_REGION } from '../uapi.js';
@@ -29,6 +29,8 @@ const RANGE_BYTES = 16;
 const MAX_RANGES = 4096;
 const TOTAL_LIMIT = 1n << 63n;
 const O_CLOEXEC = 0x8_0000;
+/** From here on an offset and a physical address of 52 bits may pass 2^64. */
+const PHYSICAL_UNSURE = (1n << 64n) - (1n << 52n);
 
 export function dmaBuf(call: Call, device: VfioDevice): void {
   const { struct } = call;
@@ -41,7 +43,7 @@ export function dmaBuf(call: Call, device: VfioDevice): void {
     call.unknown('more ranges than a recording holds');
     return;
   }
-  const ranges = takeBytes(call, add(call.arg, RANGES_AT), count * RANGE_BYTES);
+  const ranges = takeBytes(call, add(call.arg, RANGES_AT), count * RANGE_BYTES, PAYLOAD_RULES.copyIn);
   if (ranges === undefined) return;
   const pairs: [U64, U64][] = [];
   for (let at = 0; at < ranges.length; at += RANGE_BYTES) pairs.push([ranges.u64(at), ranges.u64(at + 8)]);
@@ -65,7 +67,14 @@ function beyond(call: Call, pairs: readonly (readonly [U64, U64])[], size: U64):
   for (const [offset, length] of pairs) {
     if (addOverflows(offset, length)) {
       if (refuse(call, R.overflow)) return true;
-    } else if (add(offset, length) > size && refuse(call, R.beyond)) return true;
+      continue;
+    }
+    const end = add(offset, length);
+    if (end <= size) continue;
+    // The kernel counts from where the BAR is in physical memory, which the recording does not tell.
+    if (end < PHYSICAL_UNSURE) return refuse(call, R.beyond);
+    call.unknown('where the BAR is in physical memory: EINVAL or EOVERFLOW');
+    return true;
   }
   return false;
 }

@@ -1,4 +1,4 @@
-import { addOverflows, lastOf, mod, type U64 } from '../../../core/u64.js';
+import { addOverflows, lastOf, mod, sub, type U64, U64_MAX } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { takeBytes } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
@@ -12,6 +12,7 @@ import type { VfioDevice } from '../state.js';
 export const LOGGING_RULES = {
   none: { id: 'logging-start.none', errno: 'EINVAL', text: 'num_ranges is 0' },
   tooMany: { id: 'logging-start.too-many', errno: 'E2BIG', text: 'more than 256 ranges' },
+  copyIn: { id: 'logging-start.copy-in', errno: 'EFAULT', text: 'the ranges are no user memory' },
   aligned: { id: 'logging-start.aligned', errno: 'EINVAL', text: 'a range is no multiple of page_size' },
   overflow: { id: 'logging-start.overflow', errno: 'EOVERFLOW', text: 'a range passes 2^64' },
   overlap: { id: 'logging-start.overlap', errno: 'EINVAL', text: 'two ranges overlap' },
@@ -33,7 +34,7 @@ export function loggingStart(call: Call, device: VfioDevice): void {
   const count = struct.u32(16);
   if (count === 0 && refuse(call, R.none)) return;
   if (count > MAX_RANGES && refuse(call, R.tooMany)) return;
-  const ranges = takeBytes(call, struct.u64(24), Math.min(count, MAX_RANGES) * RANGE_BYTES);
+  const ranges = takeBytes(call, struct.u64(24), Math.min(count, MAX_RANGES) * RANGE_BYTES, R.copyIn);
   if (ranges === undefined) return;
   const page = struct.u64(8);
   const taken: { start: U64; last: U64 }[] = [];
@@ -42,13 +43,17 @@ export function loggingStart(call: Call, device: VfioDevice): void {
     const length = ranges.u64(i + 8);
     if (!(aligned(iova, page) && aligned(length, page)) && refuse(call, R.aligned)) return;
     if (addOverflows(iova, length) && refuse(call, R.overflow)) return;
-    const last = lastOf(iova, length);
-    if (last === undefined) continue;
+    // A range of no bytes ends before it begins; at 0 that is the last address of all.
+    const last = length === 0 ? before(iova) : (lastOf(iova, length) ?? U64_MAX);
     if (taken.some((one) => one.start <= last && one.last >= iova) && refuse(call, R.overlap)) return;
     taken.push({ start: iova, last });
   }
   if (device.driver === 'mtty') call.succeed('logging-start.mtty');
   else call.unknown('what the driver accepts for DMA logging is its own affair');
+}
+
+function before(address: U64): U64 {
+  return address === 0 ? U64_MAX : sub(address, 1);
 }
 
 /** `IS_ALIGNED` masks with page - 1, whatever page is; a page size that is no power of two is the driver's problem. */

@@ -110,6 +110,7 @@ test('dma-buf: rejections, and the fd', () => {
     row('EINVAL', B.beyond, [24, 0x1_f000, 8], [32, 0x2000, 8]),
   ]);
   const lab = withBar(new Lab());
+  assert.match(dmaBuf(lab, 'EOVERFLOW', [24, 0xffff_ffff_fff0_0000n, 8]).unknown, /physical memory/);
   lab.good(dmaBuf(lab, ''));
   assert.is([...lab.world.files.values()].filter((file) => file.kind === 'dma-buf').length, 1);
 });
@@ -168,6 +169,13 @@ test('DMA logging: rejections', () => {
       run: (l, e) => start(mtty(l), e, 1, ranges([0xffff_ffff_ffff_f000n, 0x2000])),
     },
     { rule: L.overlap, errno: 'EINVAL', run: (l, e) => start(mtty(l), e, 2, ranges([0, 0x2000], [0x1000, 0x1000])) },
+    { rule: L.overlap, errno: 'EINVAL', run: (l, e) => start(mtty(l), e, 2, ranges([0x1000, 0x2000], [0x2000, 0])) },
+    { rule: L.overlap, errno: 'EINVAL', run: (l, e) => start(mtty(l), e, 2, ranges([0x5000, 0x1000], [0, 0])) },
+    {
+      rule: L.copyIn,
+      errno: 'EFAULT',
+      run: (l, e) => ask(mtty(l), e, 32, SET | START, [8, 4096, 8], [16, 1], [24, 0x5000, 8]),
+    },
     { rule: L.reportPage, errno: 'EINVAL', run: (l, e) => report(mtty(l), e, [24, 2048, 8]) },
     { rule: L.reportPage, errno: 'EINVAL', run: (l, e) => report(mtty(l), e, [24, 12288, 8]) },
     {
@@ -178,6 +186,7 @@ test('DMA logging: rejections', () => {
   ]);
   const lab = mtty(new Lab());
   lab.good(start(lab, '', 2, ranges([0, 0x1000], [0x1000, 0x1000])));
+  lab.good(start(lab, '', 2, ranges([0x1000, 0x1000], [0x1000, 0])));
   lab.good(report(lab, ''));
   lab.good(ask(lab, '', 8, SET | STOP));
 });

@@ -128,6 +128,9 @@ const FACT_OF: ReadonlyMap<number, string> = new Map([
   [FEATURE_DMA_BUF, 'dma_buf'],
 ]);
 
+/** Errors of the checks that come after the presence of a feature. */
+const LATER_ERRORS: readonly string[] = ['EINVAL', 'EFAULT', 'ENODEV', 'EOVERFLOW', 'E2BIG', 'EBUSY'];
+
 const MTTY_HAS: readonly string[] = ['migration', 'dma_logging'];
 
 /** Predicts the failure for a feature that the device does not have. True: the call ends here. */
@@ -145,7 +148,9 @@ function present(call: Call, device: VfioDevice, number: number): boolean {
   const key = deviceKey(device.name, `feature/${fact}`);
   if (smallFact(call.tx, key) === 1) return false;
   // What comes after this check shows the feature too.
-  const shown = call.failedByFact('EINVAL', 'whether the device has the feature was not shown yet');
+  const shown = LATER_ERRORS.some((errno) =>
+    call.failedByFact(errno, 'whether the device has the feature was not shown yet'),
+  );
   if (!shown && call.failUnlessLearned(R.unsupported.errno, R.unsupported.id)) return true;
   teach(call, key, 1);
   // Of the mediated devices only mtty migrates.
