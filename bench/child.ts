@@ -24,27 +24,41 @@ async function readAll(path: string): Promise<EventBatch[]> {
   return batches;
 }
 
-/** Time of the part under test in ms, and how many events or calls it went through. */
-async function measure(stage: string, path: string, options: OpenOptions): Promise<{ ms: number; items: number }> {
+/** A clock that begins now. */
+function clock(): () => { ms: number; cpuMs: number } {
+  const from = performance.now();
+  const cpuFrom = process.cpuUsage();
+  return () => {
+    const { user, system } = process.cpuUsage(cpuFrom);
+    return { ms: performance.now() - from, cpuMs: (user + system) / 1000 };
+  };
+}
+
+/** Time of the part under test, and how many events or calls it went through. */
+async function measure(
+  stage: string,
+  path: string,
+  options: OpenOptions,
+): Promise<{ ms: number; cpuMs: number; items: number }> {
   if (stage === 'regex') {
-    const from = performance.now();
+    const since = clock();
     const { calls } = await readByRegex(path);
-    return { ms: performance.now() - from, items: calls };
+    return { ...since(), items: calls };
   }
   if (stage === 'reduce' || stage === 'immer') {
     const batches = await readAll(path);
-    const from = performance.now();
+    const since = clock();
     const items = stage === 'reduce' ? reduceAll(batches) : immerAll(batches);
-    return { ms: performance.now() - from, items };
+    return { ...since(), items };
   }
-  const from = performance.now();
+  const since = clock();
   const engine = stage === 'check' ? new Engine({ invariants }) : undefined;
   let items = 0;
   for await (const batch of (await openRecording([path], options)).batches()) {
     items += batch.length;
     engine?.feed(batch);
   }
-  return { ms: performance.now() - from, items };
+  return { ...since(), items };
 }
 
 function reduceAll(batches: readonly EventBatch[]): number {
@@ -60,8 +74,6 @@ function immerAll(batches: readonly EventBatch[]): number {
 
 const [stage = '', path = '', mode] = process.argv.slice(2);
 const readAhead = mode === 'never' || mode === 'always' ? mode : 'auto';
-const { ms, items } = await measure(stage, path, { readAhead });
-const { user, system } = process.cpuUsage();
-const cpuMs = (user + system) / 1000;
+const { ms, cpuMs, items } = await measure(stage, path, { readAhead });
 const result: Measurement = { stage, items, ms, cpuMs, maxRssBytes: process.resourceUsage().maxRSS * 1024 };
 console.log(JSON.stringify(result));

@@ -123,7 +123,7 @@ const STATEMENT = /(pwrite64\(-1, )"((?:\\x[0-9a-f]{2})*)"(?:\.\.\.)?, (\d+)/;
 const EVENT_MEMORY = /("mem":)"((?:[0-9a-f]{2})*)"/;
 const FD = /((?:ioctl|close|read|write|dup2?|mmap)\((?:[^)]*, )?|"fd":)\d+(?:<[^>]*>)?(?=[,)])/;
 const FDS = ['0', '3', '4', '5', '6', '4294967295'];
-const CALL = /ioctl\(|pwrite64\(-1|mmap|munmap|"call":/;
+const CALL = /ioctl\(|pwrite64\(-1|mmap|munmap|"call":|"start":/;
 
 function apply(lines: string[], each: Mutation): void {
   const { kind, at, place, widthBytes, pick } = each;

@@ -8,10 +8,17 @@ import { ChunkEncoder } from '../tape/chunk-encoder.js';
 import { KernelEventRecording } from './importer.js';
 
 const test = suite('hostile kernel-event lines');
-const LINES = readFileSync(
-  new URL('../../../traces/kernel-events/fixtures/anon-teardown.jsonl', import.meta.url),
-  'latin1',
-).split('\n');
+const MIRROR = '"pid":7,"tid":7,"mirror":"0xa0","mm":"0x1"';
+const LINES = [
+  `{"ts":1,${MIRROR},"ev":"mirror_map","start":"0x1000","end":"0x3000","flags":3,"seq":17,"owner":"0xb","memory":"0xb"}`,
+  `{"ts":2,${MIRROR},"ev":"mirror_invalidate","start":"0x1000","end":"0x3000","seq":19}`,
+  `{"ts":3,${MIRROR},"ev":"mirror_unmap","start":"0x1000","end":"0x3000"}`,
+  `{"ts":4,${MIRROR},"ev":"mirror_end"}`,
+  ...readFileSync(
+    new URL('../../../traces/kernel-events/fixtures/anon-teardown.jsonl', import.meta.url),
+    'latin1',
+  ).split('\n'),
+];
 
 /** Reads, and checks what every reader behind relies on. The tape's encoder refuses events that break the contract. */
 async function readSafely(text: string): Promise<readonly Event[]> {
@@ -48,6 +55,11 @@ test('any value in any field', async () => {
     'child',
     'mm',
     'end',
+    'start',
+    'mirror',
+    'seq',
+    'flags',
+    'driver',
   ];
   const odd = fc.oneof(
     fc.jsonValue({ maxDepth: 2 }),
@@ -62,6 +74,8 @@ test('any value in any field', async () => {
       'fault',
       'exit_task',
       'invalidate_start',
+      'mirror_map',
+      'mirror_end',
       'ioctl',
       'mmap',
       'close',
