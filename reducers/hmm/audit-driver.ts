@@ -2,13 +2,14 @@ import type { InvalidateEvent, MirrorMapEvent } from '../../core/event.js';
 import { overlapping } from '../../core/interval.js';
 import { max, min } from '../../core/u64.js';
 import type { World } from '../world.js';
-import { type Fault, type Problem, reaches } from './audit.js';
+import type { Fault, Problem } from './audit.js';
 import { accessOf } from './driver-mirror.js';
 import { NOTIFY_EXCLUSIVE, NOTIFY_MIGRATE, NOTIFY_PROTECTION_PAGE, NOTIFY_PROTECTION_VMA } from './machine.js';
 import {
   beginningOf,
   type DriverMirror,
   type DriverPte,
+  driversIn,
   type MmInvalidation,
   mirrorTitle,
   openInvalidations,
@@ -48,8 +49,8 @@ export function leftBehind(before: World, event: InvalidateEvent, limit: number)
   const begun = record === undefined ? undefined : beginningOf(record.invalidations, event);
   const found: Problem[] = [];
   if (record === undefined || begun === undefined) return found;
-  for (const mirror of record.mirrors.values()) {
-    if (isOwn(mirror, begun) || !reaches(mirror, begun.start, begun.last)) continue;
+  for (const mirror of driversIn(before, event.mm, begun.start, begun.last)) {
+    if (isOwn(mirror, begun)) continue;
     for (const entry of overlapping(mirror.ptes, begun.start, begun.last)) {
       if (mayStay(entry.access, begun.type) || storedUnderWay(mirror, entry, begun)) continue;
       const start = max(entry.start, begun.start);
@@ -70,10 +71,7 @@ function storedUnderWay(mirror: DriverMirror, entry: DriverPte, begun: MmInvalid
 
 /** Whether {@link leftBehind} would look at anything. */
 export function mayLeaveBehind(before: World, event: InvalidateEvent): boolean {
-  const mirrors = before.notified.get(event.mm)?.mirrors;
-  if (mirrors === undefined || mirrors.size === 0) return false;
-  for (const mirror of mirrors.values()) if (reaches(mirror, event.start, event.last)) return true;
-  return false;
+  return driversIn(before, event.mm, event.start, event.last).length > 0;
 }
 
 /** What is wrong with entries that a driver stores, apart from the CPU's page table. */
@@ -97,8 +95,8 @@ export function storedWrongly(before: World, event: MirrorMapEvent, limit: numbe
       if (found.length >= limit) return found;
     }
   }
-  for (const other of record?.mirrors.values() ?? []) {
-    if (other.id === event.mirror || !reaches(other, start, last)) continue;
+  for (const other of driversIn(before, event.mm, start, last)) {
+    if (other.id === event.mirror) continue;
     for (const theirs of overlapping(other.ptes, start, last)) {
       const fault = beside(entry, theirs);
       if (fault !== undefined)

@@ -10,7 +10,7 @@ import type { World } from '../world.js';
 import { accessOf, mustCopy } from './driver-mirror.js';
 import { deviceOfOwner } from './kernel-events.js';
 import { NOTIFY_MIGRATE } from './machine.js';
-import { type DriverPte, mirrorTitle, openInvalidations } from './notified.js';
+import { type DriverPte, driversIn, mirrorTitle, openInvalidations } from './notified.js';
 import type { Mirror, MirrorAccess, MirrorPte } from './state.js';
 
 /**
@@ -68,8 +68,7 @@ export function auditMirrors(world: World, table: PageTable, start: U64, last: U
       found,
     );
   }
-  const { mm } = table;
-  for (const mirror of world.notified.get(mm ?? 0)?.mirrors.values() ?? []) {
+  for (const mirror of driversIn(world, table.mm, start, last)) {
     const check = (entry: DriverPte, pte: PteRun | undefined, at: U64): Fault | undefined =>
       compareDriver(world, space, mirror.id, entry, pte, at);
     auditOne(mirrorTitle(mirror), overlapping(mirror.ptes, start, last), check, table, { start, last }, limit, found);
@@ -159,8 +158,8 @@ function mayBeHole(space: AddressSpace, { start, last }: Interval): boolean {
 function heldElsewhere(world: World, space: number, id: U64, at: U64): boolean {
   for (const mirror of world.mirrors.values())
     if (mirror.id !== id && mirror.space === space && rangeAt(mirror.ptes, at)?.access === 'atomic') return true;
-  const mm = world.pageTables.get(space)?.mm ?? 0;
-  for (const mirror of world.notified.get(mm)?.mirrors.values() ?? [])
+  const mm = world.pageTables.get(space)?.mm ?? null;
+  for (const mirror of driversIn(world, mm, at, at))
     if (mirror.id !== id && rangeAt(mirror.ptes, at)?.access === 'atomic') return true;
   return false;
 }
@@ -192,12 +191,10 @@ export function filledUnderWay(before: World, event: IoctlEvent, after: World, l
 /** Whether a mirror of the space has an entry in the range: what an audit would look at. */
 export function anyMirrored(world: World, { space, mm }: PageTable, start: U64, last: U64): boolean {
   for (const mirror of world.mirrors.values()) if (mirror.space === space && reaches(mirror, start, last)) return true;
-  for (const mirror of world.notified.get(mm ?? 0)?.mirrors.values() ?? [])
-    if (reaches(mirror, start, last)) return true;
-  return false;
+  return driversIn(world, mm, start, last).length > 0;
 }
 
-export function reaches(mirror: { readonly ptes: RangeMap<Interval> }, start: U64, last: U64): boolean {
+function reaches(mirror: { readonly ptes: RangeMap<Interval> }, start: U64, last: U64): boolean {
   const below = mirror.ptes.floor(last);
   return below !== undefined && below.last >= start;
 }

@@ -2,12 +2,13 @@ import {
   type InvalidateEvent,
   MIRROR_ATOMIC,
   MIRROR_WRITE,
+  type MirrorEndEvent,
   type MirrorEvent,
   type MirrorInvalidateEvent,
   type MirrorMapEvent,
   type MirrorUnmapEvent,
 } from '../../core/event.js';
-import { overlapping, put, rangeAt } from '../../core/interval.js';
+import { overlapping, put, type RangeMap, rangeAt } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { max, min, type U64 } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
@@ -16,7 +17,17 @@ import { type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
 import type { AddressSpace } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { dropEntries, trimPte } from './mirror-table.js';
-import { beginningOf, type DriverMirror, type DriverPte, inMotion, notifiedOf, type Told } from './notified.js';
+import {
+  beginningOf,
+  type DriverMirror,
+  type DriverPte,
+  inMotion,
+  type NotifiedMm,
+  noteCallback,
+  notifiedOf,
+  type Told,
+} from './notified.js';
+import { cover, type Place, uncover } from './places.js';
 import type { MirrorAccess } from './state.js';
 import { isPrivateAnonymous } from './touch.js';
 
@@ -37,6 +48,7 @@ export function followMirror(tx: Tx, event: MirrorEvent): void {
       const mirror = mirrorOf(tx, event.mm, event.mirror);
       if (mirror === undefined) return;
       dropEntries(openMirror(tx, event.mm, mirror.id, 'ptes'), event.start, event.last);
+      dropPlaces(tx, event.mm, event.start, event.last, mirror.id);
       noteTold(tx, event, null);
       return;
     }
@@ -45,13 +57,20 @@ export function followMirror(tx: Tx, event: MirrorEvent): void {
       noteTold(tx, event, event.notifierSeq);
       return;
     case 'mirrorEnd':
-      if (tx.world.notified.has(event.mm)) tx.openTable(tx.world.notified, event.mm, 'mirrors').delete(event.mirror);
+      end(tx, event);
   }
 }
 
 export function accessOf(flags: number): MirrorAccess {
   if ((flags & MIRROR_ATOMIC) !== 0) return 'atomic';
   return (flags & MIRROR_WRITE) !== 0 ? 'write' : 'read';
+}
+
+function end(tx: Tx, { mm, mirror: id }: MirrorEndEvent): void {
+  const mirror = mirrorOf(tx, mm, id);
+  if (mirror === undefined) return;
+  for (const { start, last } of mirror.ptes.values()) dropPlaces(tx, mm, start, last, id);
+  tx.openTable(tx.world.notified, mm, 'mirrors').delete(id);
 }
 
 function mirrorOf(tx: Tx, mm: U64, id: U64): DriverMirror | undefined {
@@ -65,9 +84,32 @@ function newMirror(tx: Tx, id: U64): DriverMirror {
 }
 
 function putMirror(tx: Tx, mm: U64, mirror: DriverMirror): void {
-  notifiedOf(tx, mm);
+  const record = notifiedOf(tx, mm);
+  if (record.places === null && record.mirrors.size > 0 && !record.mirrors.has(mirror.id)) indexPlaces(tx, record);
   const mirrors = tx.openTable(tx.world.notified, mm, 'mirrors');
   if (mirrors.get(mirror.id) !== mirror) mirrors.set(mirror.id, mirror);
+}
+
+/** The index of places, open for writing; undefined while one mirror needs none. */
+function openPlaces(tx: Tx, mm: U64): RangeMap<Place> | undefined {
+  const record = tx.world.notified.get(mm);
+  if (record?.places?.isFrozen !== true) return record?.places ?? undefined;
+  const places = tx.adopt(record.places.edit());
+  tx.world.notified.set(mm, Object.freeze({ ...record, places }));
+  return places;
+}
+
+function dropPlaces(tx: Tx, mm: U64, start: U64, last: U64, id: U64): void {
+  const places = openPlaces(tx, mm);
+  if (places !== undefined) uncover(places, start, last, id);
+}
+
+/** With a second mirror, it has to be known which of them have entries where. */
+function indexPlaces(tx: Tx, record: NotifiedMm): void {
+  const places = tx.adopt(OrderedMap.numeric<U64, Place>());
+  for (const { id, ptes } of record.mirrors.values())
+    for (const { start, last } of ptes.values()) cover(places, start, last, id);
+  tx.world.notified.set(record.mm, Object.freeze({ ...record, places }));
 }
 
 /** A table of a known mirror, open for writing. */
@@ -84,6 +126,8 @@ function map(tx: Tx, event: MirrorMapEvent): void {
   putMirror(tx, mm, same ? known : Object.freeze({ ...known, driver, owner }));
   const pte: DriverPte = Object.freeze({ start, last, access: accessOf(event.flags), memory, since: seq });
   put(openMirror(tx, mm, known.id, 'ptes'), pte, trimPte, equal);
+  const places = openPlaces(tx, mm);
+  if (places !== undefined) cover(places, start, last, known.id);
   teach(tx, mm, pte);
 }
 
@@ -113,18 +157,20 @@ function noteTold(tx: Tx, event: MirrorInvalidateEvent | MirrorUnmapEvent, numbe
   if (event.kind === 'mirrorUnmap' && rangeAt(told, start)?.invalidation === invalidation) return;
   if (told.size >= TOLD_MAX) dropEntries(told, 0, 0xffff_ffff_ffff_ffffn);
   put(told, Object.freeze({ start, last, number, invalidation, since: event.seq }), trimPte, () => false);
+  if (number === null && within !== undefined) noteCallback(tx, event.mm, within, event.mirror);
 }
 
 /** An invalidation ends: where it was told without a number, nothing is left to compare with. */
 export function settleTold(tx: Tx, event: InvalidateEvent): void {
   const record = tx.world.notified.get(event.mm);
   const begun = record === undefined ? undefined : beginningOf(record.invalidations, event);
-  if (record === undefined || begun === undefined || record.mirrors.size === 0) return;
-  for (const { id, told } of [...record.mirrors.values()]) {
-    const done = overlapping(told, begun.start, begun.last).filter(
+  if (record === undefined || begun === undefined) return;
+  for (const id of begun.told) {
+    const mirror = record.mirrors.get(id);
+    if (mirror === undefined) continue;
+    const done = overlapping(mirror.told, begun.start, begun.last).filter(
       (t) => t.invalidation === begun.seq && t.number === null,
     );
-    if (done.length === 0) continue;
     const open = openMirror(tx, event.mm, id, 'told');
     for (const { start } of done) open.delete(start);
   }

@@ -1,10 +1,11 @@
 import type { Event, InvalidateEvent } from '../../core/event.js';
-import type { Interval, RangeMap } from '../../core/interval.js';
+import { firstOverlap, type Interval, type RangeMap } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { hex, type U64 } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
 import type { Tx } from '../tx.js';
 import type { World } from '../world.js';
+import { mirrorsIn, type Place } from './places.js';
 import type { MirrorAccess } from './state.js';
 
 /**
@@ -16,6 +17,8 @@ export interface NotifiedMm {
   /** Oldest first: those that have not ended, and of each thread the last that has, until the thread goes on. */
   readonly invalidations: readonly MmInvalidation[];
   readonly mirrors: OrderedMap<U64, DriverMirror>;
+  /** Where they have entries; null as long as there was never more than one. */
+  readonly places: RangeMap<Place> | null;
 }
 
 export interface MmInvalidation extends Interval {
@@ -27,6 +30,8 @@ export interface MmInvalidation extends Interval {
   /** Without MMU_NOTIFIER_RANGE_BLOCKABLE a callback may refuse it, and then it has no end. */
   readonly blockable: boolean;
   readonly ended: boolean;
+  /** Mirrors whose callbacks showed without a number. */
+  readonly told: readonly U64[];
 }
 
 /** The page table of one device, as its driver reports it by `mirror_map` and `mirror_unmap`. */
@@ -57,6 +62,20 @@ export interface Told extends Interval {
   readonly since: number;
 }
 
+const NOBODY: readonly U64[] = Object.freeze([]);
+
+/** The mirrors of an mm that have entries in a range. */
+export function driversIn(world: World, mm: U64 | null, start: U64, last: U64): readonly DriverMirror[] {
+  const record = mm === null ? undefined : world.notified.get(mm);
+  if (record === undefined) return NO_DRIVERS;
+  const { mirrors, places } = record;
+  if (places !== null) return mirrorsIn(places, start, last).flatMap((id) => mirrors.get(id) ?? []);
+  const only = mirrors.first();
+  return only === undefined || firstOverlap(only.ptes, start, last) === undefined ? NO_DRIVERS : [only];
+}
+
+const NO_DRIVERS: readonly DriverMirror[] = Object.freeze([]);
+
 /** A mirror in words. */
 export function mirrorTitle({ driver, id }: Pick<DriverMirror, 'driver' | 'id'>): string {
   return `${driver === '' ? 'mirror' : driver} ${hex(id)}`;
@@ -72,7 +91,7 @@ export function notifiedOf(tx: Tx, mm: U64): NotifiedMm {
   const known = tx.world.notified.get(mm);
   if (known !== undefined) return known;
   const mirrors = tx.adopt(OrderedMap.numeric<U64, DriverMirror>());
-  const made: NotifiedMm = Object.freeze({ mm, invalidations: Object.freeze([]), mirrors });
+  const made: NotifiedMm = Object.freeze({ mm, invalidations: Object.freeze([]), mirrors, places: null });
   tx.world.notified.set(mm, made);
   return made;
 }
@@ -87,7 +106,7 @@ export function noteInvalidation(tx: Tx, event: InvalidateEvent): void {
   if (event.kind === 'invalidateStart') {
     const { start, last, type, seq, tid, owner } = event;
     const blockable = (event.flags & BLOCKABLE) !== 0;
-    const begun = Object.freeze({ start, last, type, seq, tid, owner, blockable, ended: false });
+    const begun = Object.freeze({ start, last, type, seq, tid, owner, blockable, ended: false, told: NOBODY });
     const record = notifiedOf(tx, event.mm);
     // A thread that begins another one was refused those that may be.
     const going = record.invalidations.filter((i) => i.blockable || i.ended || i.tid !== tid);
@@ -99,6 +118,18 @@ export function noteInvalidation(tx: Tx, event: InvalidateEvent): void {
   if (record === undefined || begun === undefined) return;
   const going = record.invalidations.filter((i) => i !== begun && !(i.ended && i.tid === event.tid));
   putInvalidations(tx, record, [...going, Object.freeze({ ...begun, ended: true })]);
+}
+
+/** A driver was told of an invalidation that is under way, and nothing says with which number. */
+export function noteCallback(tx: Tx, mm: U64, begun: MmInvalidation, mirror: U64): void {
+  const record = tx.world.notified.get(mm);
+  if (record === undefined || begun.told.includes(mirror) || begun.told.length >= KEPT_MAX) return;
+  const noted = Object.freeze({ ...begun, told: Object.freeze([...begun.told, mirror]) });
+  putInvalidations(
+    tx,
+    record,
+    record.invalidations.map((i) => (i === begun ? noted : i)),
+  );
 }
 
 /** The invalidation that an end belongs to: the last of its thread with the same range and type. */

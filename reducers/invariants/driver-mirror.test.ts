@@ -1,6 +1,7 @@
 import * as assert from 'uvu/assert';
 import type { Event } from '../../core/event.js';
 import { suite } from '../../core/testing.js';
+import type { U64 } from '../../core/u64.js';
 import { Lab, MEMORY, PAGE } from '../hmm/testing.js';
 import { ev } from '../testing.js';
 import { invariants } from './index.js';
@@ -31,15 +32,15 @@ const ONE: Span = [MEMORY, MEMORY + PAGE - 1];
 
 const ranged = ([start, last]: Span): object => ({ mm: MM, start, last });
 
-function maps(span: Span, flags: number, fields: object = {}, mirror = TABLE): Event {
+function maps(span: Span, flags: number, fields: object = {}, mirror: U64 = TABLE): Event {
   return ev('mirrorMap', { tid: WORKER, mirror, driver: 'nic', flags, ...ranged(span), ...fields });
 }
 
-function unmaps(span: Span, tid = 1, mirror = TABLE): Event {
+function unmaps(span: Span, tid = 1, mirror: U64 = TABLE): Event {
   return ev('mirrorUnmap', { tid, mirror, ...ranged(span) });
 }
 
-function told(span: Span, notifierSeq: number | null, tid = 1, mirror = TABLE): Event {
+function told(span: Span, notifierSeq: number | null, tid = 1, mirror: U64 = TABLE): Event {
   return ev('mirrorInvalidate', { tid, mirror, ...ranged(span), notifierSeq });
 }
 
@@ -333,4 +334,20 @@ test('a mirror that has ended holds nothing, and neither do those of a process t
   assert.is(lab.world.notified.get(MM)?.mirrors.size, 0);
   lab.feed(ev('exit'));
   assert.is(lab.world.notified.size, 0);
+});
+
+test('of many mirrors, those that have entries in a range are told apart from the others', () => {
+  const ids = [0xa0, 0xb0, 0xc0, 0xd0];
+  const page = (index: number): Span => [MEMORY + index * PAGE, MEMORY + index * PAGE + PAGE - 1];
+  const spread = ids.map((id, index) => maps(page(index), READ, {}, id));
+  const both = maps(page(0), READ, {}, 0xd0);
+  const gone = ev('mirrorEnd', { mirror: 0xb0, mm: MM });
+  const lab = play([...spread, both, gone, started(CLEAR, ALL), unmaps(ALL, 1, 0xc0), ended(CLEAR, ALL)], false);
+  assert.equal(names(lab), ['mirror-stale']);
+  const found = lab.findings[0]?.message ?? '';
+  assert.equal(found.match(/0x2\w+-0x2\w+: nic 0x\w+/g), [
+    '0x20000000-0x20000fff: nic 0xa0',
+    '0x20000000-0x20000fff: nic 0xd0',
+    '0x20003000-0x20003fff: nic 0xd0',
+  ]);
 });
