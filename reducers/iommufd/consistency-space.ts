@@ -182,3 +182,32 @@ function* ofRuns(id: number, shared: SharedPages, holders: readonly Holder[]): G
     }
   }
 }
+
+// ---- who pays ---------------------------------------------------------------------------------------------------
+
+/** What users are charged with: each page that is held, once, as iommufd is the only one that charges users. */
+export function* ofCharges(world: World): Generator<string> {
+  const owed = new Map<number, { pages: number; maybePages: number }>();
+  const seen = new Set<number>();
+  for (const ioas of world.ioases.values())
+    for (const area of ioas.areas.values()) {
+      const { id, charged, surely, user } = area.pages;
+      if (charged !== 'user' || seen.has(id)) continue;
+      seen.add(id);
+      const sum = owed.get(user) ?? { pages: 0, maybePages: 0 };
+      sum[surely ? 'pages' : 'maybePages'] += heldPages(world, area);
+      owed.set(user, sum);
+    }
+  for (const user of new Set([...owed.keys(), ...world.userLocked.keys()])) {
+    const { pages, maybePages } = world.userLocked.get(user) ?? { pages: 0, maybePages: 0 };
+    const sum = owed.get(user) ?? { pages: 0, maybePages: 0 };
+    if (sum.pages !== pages || sum.maybePages !== maybePages)
+      yield `${user} is charged with ${pages} and ${maybePages} pages, holds ${sum.pages} and ${sum.maybePages}`;
+  }
+}
+
+function heldPages(world: World, area: Area): number {
+  const shared = world.sharedPages.get(area.pages.id);
+  const runs = shared === undefined ? (area.pinnedSince < 0 ? [] : [areaSpan(area)]) : [...shared.runs.values()];
+  return runs.reduce((sum, { start, last }) => sum + Number(last) - Number(start) + 1, 0);
+}

@@ -145,6 +145,7 @@ const BREACHES: readonly [report: RegExp, breach: (tx: Tx) => void][] = [
   [/are not known to be shared/, (tx) => tx.world.sharedPages.delete(area(tx).pages.id)],
   [/are shared by nobody/, (tx) => tx.world.sharedPages.set(99, { ...tx.world.sharedPages.first()! })],
   [/is held by 1 domains, there are 2/, (tx) => oneDomainLess(tx)],
+  [/is charged with 0 and 9 pages, holds 0 and 3/, (tx) => chargeMore(tx)],
 ];
 
 function attachment(tx: Tx, value: { hwpt: number; devices: number[] }): void {
@@ -183,6 +184,11 @@ function dirty(tx: Tx): void {
 function share(tx: Tx, patch: { areas: number }): void {
   const id = area(tx).pages.id;
   tx.world.sharedPages.set(id, { ...tx.world.sharedPages.get(id)!, ...patch });
+}
+
+function chargeMore(tx: Tx): void {
+  const user = area(tx).pages.user;
+  tx.world.userLocked.set(user, { ...tx.world.userLocked.get(user)!, maybePages: 9 });
 }
 
 function oneDomainLess(tx: Tx): void {
