@@ -51,6 +51,11 @@ export const CODES = {
   },
   IOT303: { title: 'invariant module does not work', help: 'it must export invariants: see ARCHITECTURE.md' },
   IOT304: { title: 'no such event', help: 'the recording has fewer events' },
+  // Our own bugs: exit status 70.
+  IOT401: {
+    title: 'bug in iotape',
+    help: 'please report it with the recording; that part of the model ended there, what was found before stands',
+  },
 } as const;
 
 export type ErrorCode = keyof typeof CODES;

@@ -70,6 +70,8 @@ export interface World {
   readonly facts: OrderedMap<string, Fact>;
   /** Threads for which the kernel was told to fail the n-th allocation or check (fail-nth), and n. */
   readonly armedFaults: OrderedMap<number, number>;
+  /** Parts of the model that a bug of ours has ended, and the `seq` of the event at which; see replay/containment.ts. */
+  readonly stoppedParts: OrderedMap<string, number>;
   /** Last id given out, by table name. */
   readonly counters: OrderedMap<string, number>;
 }
@@ -100,10 +102,11 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'inFlight',
   'facts',
   'armedFaults',
+  'stoppedParts',
   'counters',
 ];
 
-const TEXTUAL: ReadonlySet<keyof World> = new Set(['devices', 'facts', 'counters']);
+const TEXTUAL: ReadonlySet<keyof World> = new Set(['devices', 'facts', 'stoppedParts', 'counters']);
 
 /** The state before the first event. */
 export function emptyWorld(): World {

@@ -35,6 +35,7 @@ interface Ending {
 }
 
 function endingOf(engine: Engine): Ending {
+  for (const { error } of engine.bugs) throw error;
   return {
     stateHash: hashCanonical(engine.world),
     calls: { ...engine.tally.all },

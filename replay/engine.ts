@@ -3,9 +3,11 @@ import type { Finding, Invariant } from '../core/invariant.js';
 import type { Call, Verdict } from '../reducers/call.js';
 import { explain, type Explanation } from '../reducers/compare.js';
 import { Reducer } from '../reducers/dispatch.js';
+import type { Families } from '../reducers/family.js';
 import { families } from '../reducers/families.js';
 import { Tx } from '../reducers/tx.js';
 import { emptyWorld, type World } from '../reducers/world.js';
+import { type Bug, Containment } from './containment.js';
 import { Failures } from './failures.js';
 import { Tally } from './tally.js';
 import { Unknowns } from './unknowns.js';
@@ -30,6 +32,8 @@ export interface Divergence extends Explanation {
 
 export interface EngineOptions {
   readonly invariants?: readonly Invariant<World>[];
+  /** What reduces the calls on files of each kind, by default all that has a model. */
+  readonly families?: Families;
   /** Where to begin; the empty world by default. */
   readonly world?: World;
   /** Sees each call of a modelled interface right after its verdict; the call is reused afterwards. */
@@ -42,17 +46,6 @@ export interface EngineOptions {
 export const KEPT_MAX = 10_000;
 
 const NONE: readonly Invariant<World>[] = [];
-
-/** The checkers that have to look at this event: mostly none, and then nothing is allocated. */
-function concernedOf(watchers: readonly Invariant<World>[], before: World, event: Event): readonly Invariant<World>[] {
-  let found: Invariant<World>[] | undefined;
-  for (const watcher of watchers) {
-    if (watcher.concerns !== undefined && !watcher.concerns(before, event)) continue;
-    found ??= [];
-    found.push(watcher);
-  }
-  return found ?? NONE;
-}
 
 export class Engine {
   readonly tally: Tally = new Tally();
@@ -67,13 +60,15 @@ export class Engine {
   #world: World;
   /** Open while there are events that {@link Engine.world} does not hold yet. */
   #tx: Tx | undefined;
-  readonly #reducer = new Reducer(families);
+  readonly #containment = new Containment();
+  readonly #reducer: Reducer;
   readonly #watchers = new Map<EventKind, Invariant<World>[]>();
   readonly #onCall: EngineOptions['onCall'];
   readonly #onIo: EngineOptions['onIo'];
 
   constructor(options: EngineOptions = {}) {
     this.#world = options.world ?? emptyWorld();
+    this.#reducer = new Reducer(this.#containment.around(options.families ?? families));
     this.#onCall = options.onCall;
     this.#onIo = options.onIo;
     for (const invariant of options.invariants ?? []) {
@@ -99,7 +94,7 @@ export class Engine {
     let tx = this.#tx ?? new Tx(this.#world);
     for (const event of batch) {
       const watchers = this.#watchers.get(event.kind);
-      const concerned = watchers === undefined ? NONE : concernedOf(watchers, tx.world, event);
+      const concerned = watchers === undefined ? NONE : this.#concerned(watchers, tx.world, event);
       if (concerned.length === 0) {
         this.#reduce(tx, event);
         continue;
@@ -109,13 +104,71 @@ export class Engine {
       this.#reduce(tx, event);
       const after = tx.commit();
       tx = new Tx(after);
-      for (const invariant of concerned) this.#keep(invariant.check(before, event, after));
+      for (const invariant of concerned) this.#check(invariant, before, event, after);
     }
     this.#tx = tx;
     this.eventCount += batch.length;
   }
 
+  /**
+   * The checkers that have to look at this event: mostly none, and then nothing is allocated. None at all where a part of
+   * the model has stopped: what they would find in it is no fault of the recording.
+   */
+  #concerned(watchers: readonly Invariant<World>[], before: World, event: Event): readonly Invariant<World>[] {
+    let found: Invariant<World>[] | undefined;
+    if (before.stoppedParts.size > 0) return NONE;
+    for (const watcher of watchers) {
+      if (watcher.concerns !== undefined && !this.#asks(watcher, before, event)) continue;
+      found ??= [];
+      found.push(watcher);
+    }
+    return found ?? NONE;
+  }
+
+  #asks(watcher: Invariant<World>, before: World, event: Event): boolean {
+    try {
+      return watcher.concerns?.(before, event) ?? true;
+    } catch (error) {
+      this.#drop(watcher, event, error);
+      return false;
+    }
+  }
+
+  #check(watcher: Invariant<World>, before: World, event: Event, after: World): void {
+    try {
+      if (after.stoppedParts.size === 0) this.#keep(watcher.check(before, event, after));
+    } catch (error) {
+      this.#drop(watcher, event, error);
+    }
+  }
+
+  /** A checker that threw is not asked again. */
+  #drop(watcher: Invariant<World>, event: Event, error: unknown): void {
+    this.#containment.noted(event, error, `invariant ${watcher.name}`);
+    for (const [kind, list] of this.#watchers) {
+      const others = list.filter((each) => each !== watcher);
+      this.#watchers.set(kind, others);
+    }
+  }
+
+  /** What was our own fault, the first ones; {@link bugCount} counts all. */
+  get bugs(): readonly Bug[] {
+    return this.#containment.bugs;
+  }
+
+  get bugCount(): number {
+    return this.#containment.bugCount;
+  }
+
   #reduce(tx: Tx, event: Event): void {
+    try {
+      this.#judge(tx, event);
+    } catch (error) {
+      this.#containment.caught(tx, event, error);
+    }
+  }
+
+  #judge(tx: Tx, event: Event): void {
     const verdict = this.#reducer.reduce(tx, event);
     const call = this.#reducer.call;
     if (verdict === undefined) {

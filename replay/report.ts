@@ -2,8 +2,10 @@ import { hashCanonical } from '../core/canonical.js';
 import { type Diagnostic, InputError } from '../core/errors.js';
 import type { RecordingInfo } from '../core/event.js';
 import type { Finding, Invariant } from '../core/invariant.js';
+import type { Families } from '../reducers/family.js';
 import type { World } from '../reducers/world.js';
 import type { Recording } from '../traces/recording.js';
+import { diagnosticOf } from './containment.js';
 import { type Divergence, Engine } from './engine.js';
 import type { Failure, FailureGroup } from './failures.js';
 import { fold, type Update } from './fold.js';
@@ -34,8 +36,10 @@ export interface Report {
   readonly divergenceCount: number;
   readonly findings: readonly Finding[];
   readonly findingCount: number;
-  /** What was wrong with the input, in its order. */
+  /** What was wrong with the input, in its order; then the bugs of iotape that the replay met. */
   readonly diagnostics: readonly Diagnostic[];
+  /** How many bugs of iotape the replay met: what it says after the first is not the whole truth. */
+  readonly bugCount: number;
   /** sha256 of the canonical encoding of the last snapshot. */
   readonly stateHash: string;
   /** The replay was stopped before the recording ended. */
@@ -46,6 +50,8 @@ export interface ReplayOptions {
   /** Name of the trace in the report. */
   readonly trace?: string;
   readonly invariants?: readonly Invariant<World>[];
+  /** Instead of those that have a model; see EngineOptions. */
+  readonly families?: Families;
   /** Stops the replay; the report then holds what is known so far. */
   readonly signal?: AbortSignal;
   /** Called after each batch. */
@@ -57,7 +63,11 @@ export interface ReplayOptions {
  * on as far as it goes. Throws `InputError` when it gives not a single event.
  */
 export async function replay(recording: Recording, options: ReplayOptions = {}): Promise<Report> {
-  const engine = new Engine({ invariants: options.invariants ?? [], world: startWorld(recording) });
+  const engine = new Engine({
+    invariants: options.invariants ?? [],
+    world: startWorld(recording),
+    ...(options.families === undefined ? {} : { families: options.families }),
+  });
   const whole = tolerant(recording, options.signal);
   for await (const update of fold(whole, engine)) options.onUpdate?.(update);
   const interrupted = options.signal?.aborted === true;
@@ -78,7 +88,8 @@ export async function replay(recording: Recording, options: ReplayOptions = {}):
     divergenceCount: engine.divergenceCount,
     findings: engine.findings,
     findingCount: engine.findingCount,
-    diagnostics: whole.diagnostics,
+    diagnostics: [...whole.diagnostics, ...engine.bugs.map((bug) => diagnosticOf(bug, whole.info.files))],
+    bugCount: engine.bugCount,
     stateHash: hashCanonical(engine.world),
     interrupted,
   };

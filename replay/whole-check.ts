@@ -1,5 +1,5 @@
 import { hashCanonical } from '../core/canonical.js';
-import { InputError } from '../core/errors.js';
+import { formatDiagnostic, InputError } from '../core/errors.js';
 import type { Event } from '../core/event.js';
 import { invariants } from '../reducers/invariants/index.js';
 import { openRecording } from '../traces/open.js';
@@ -38,6 +38,7 @@ export async function wholeCheck(path: string): Promise<Outcome> {
     }
     const shown = { report, max: 1000, failures: report.failureGroups, unknowns: report.unknowns };
     const back = await lookBack(shown, () => source.open());
+    if (report.bugCount > 0) throw new Error(report.diagnostics.map(formatDiagnostic).join('\n'));
     reportText(report, { shown: 1000, back }, PLAIN);
     JSON.stringify(reportJson(report, back.histories));
     return { report, refusedWith: '' };
@@ -69,6 +70,7 @@ export async function endings(path: string, tapePath: string): Promise<string[]>
     for await (const batch of (await openRecording(tapePath)).batches()) taped.feed(batch);
     stateText(whole.world, PLAIN, { entries: 20, path: '' });
     JSON.stringify(toPlain(whole.world));
+    for (const { bugs } of [whole, single, taped]) if (bugs[0] !== undefined) throw bugs[0].error;
     return [whole, single, taped].map(
       (engine) => `${hashCanonical(engine.world)} ${JSON.stringify(engine.tally.all)} ${engine.findingCount}`,
     );

@@ -4,6 +4,7 @@ const GROUPS = [
   ['1', 'Recordings', 'The line or chunk is skipped, reading goes on, and the exit status does not change.'],
   ['2', 'Input that gives nothing usable', 'The exit status is 2.'],
   ['3', 'Arguments', 'The exit status is 2.'],
+  ['4', 'Bugs of iotape', 'The replay goes on without the part that failed; the exit status is 70.'],
 ];
 
 /** The whole document. Throws when a code belongs to no group: then GROUPS lacks one. */

@@ -3,7 +3,7 @@ import { reportJson } from '../print/report-json.js';
 import { replay, type ReplayOptions, type Report } from '../report.js';
 import { TraceSource } from '../source.js';
 import { chosenInvariants, type InvariantArgs } from './invariants.js';
-import { EXIT, forEachRecording, type Io } from './io.js';
+import { EXIT, EXIT_BUG, forEachRecording, type Io } from './io.js';
 
 export interface CheckArgs extends InvariantArgs {
   /** The files of each recording. */
@@ -57,6 +57,7 @@ async function historiesOf(report: Report, source: TraceSource): Promise<Readonl
 }
 
 function statusOf(report: Report): number {
+  if (report.bugCount > 0) return EXIT_BUG;
   if (report.interrupted) return EXIT.interrupted;
   return report.divergenceCount + report.findingCount > 0 ? EXIT.found : EXIT.nothingFound;
 }

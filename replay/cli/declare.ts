@@ -56,7 +56,7 @@ export async function run(args: readonly string[], version: string, io: Io): Pro
     .alias('h', 'help')
     .epilogue(
       'A trace is an strace text, kernel-event lines or a tape, plain or gzipped, or - for standard input.\n' +
-        'Exit status: 0 nothing found, 1 something found, 2 input or arguments unusable, 3 interrupted.',
+        'Exit status: 0 nothing found, 1 something found, 2 input or arguments unusable, 3 interrupted, 70 bug in iotape.',
     )
     .completion('completion', 'print a completion script for bash or zsh')
     .exitProcess(false)

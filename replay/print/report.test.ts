@@ -59,6 +59,7 @@ const CLEAN: Report = {
   findings: [],
   findingCount: 0,
   diagnostics: [],
+  bugCount: 0,
   stateHash: 'abcd',
   interrupted: false,
 };
