@@ -21,9 +21,10 @@ export interface Told {
 
 /** Something that a recording can be searched for: who unmapped this memory, or this IOVA, or destroyed this object. */
 export type Subject =
-  /** `since`: the event that mapped what is there now, -1 where nothing is; what came before it does not count. */
+  /** `since`: the event that mapped what is there now, -1 where nothing is. What came before it does not count. */
   | { readonly kind: 'memory'; readonly space: number; readonly at: U64; readonly since: number }
-  | { readonly kind: 'iova'; readonly table: string; readonly start: U64; readonly last: U64 }
+  /** `since`: the event that mapped it, which stands, -1 where it is not mapped. */
+  | { readonly kind: 'iova'; readonly table: string; readonly start: U64; readonly last: U64; readonly since: number }
   | { readonly kind: 'object'; readonly context: number; readonly id: number }
   | { readonly kind: 'backend'; readonly container: number };
 

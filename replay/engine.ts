@@ -45,11 +45,21 @@ export interface EngineOptions {
 /** Findings and divergences beyond this number are counted and not kept: a hostile tape must not fill the memory. */
 export const KEPT_MAX = 10_000;
 
+/** Successes of UNMAP that unmap nothing, or more than was asked. */
+const IDLE_RULES: ReadonlySet<string> = new Set([
+  'unmap-dma.nothing',
+  'unmap-dma.inside',
+  'unmap-dma.more',
+  'compat-unmap.nothing',
+]);
+
 const NONE: readonly Invariant<World>[] = [];
 
 export class Engine {
   readonly tally: Tally = new Tally();
   readonly failures: Failures = new Failures();
+  /** Calls that succeeded and did something else than their caller may think. */
+  readonly idle: Failures = new Failures();
   readonly unknowns: Unknowns = new Unknowns();
   readonly divergences: Divergence[] = [];
   readonly findings: Finding[] = [];
@@ -179,6 +189,7 @@ export class Engine {
     if (verdict === 'diverge') this.#diverged(event, call);
     else if (verdict === 'unknown') this.unknowns.add(call);
     else if (call.event.ret === -1) this.failures.add(call, verdict);
+    else if (IDLE_RULES.has(call.rule)) this.idle.add(call, verdict);
     this.#onCall?.(verdict, call);
   }
 

@@ -2,9 +2,13 @@ import type { Call, Verdict } from '../reducers/call.js';
 import type { Subject } from '../reducers/explain.js';
 import { ruleText } from '../reducers/rules.js';
 
-/** A call that failed, and had to: by a rule of the model, or for a reason of that run which a recording tells. */
+/**
+ * A call that failed, and had to: by a rule of the model, or for a reason of that run which a recording tells. Also one that
+ * succeeded and did something else than its caller may think.
+ */
 export interface Failure {
   readonly call: string;
+  /** '' for a success. */
   readonly errno: string;
   /** '' where the run decided and not the model. */
   readonly rule: string;

@@ -3,7 +3,13 @@ import { suite } from '../core/testing.js';
 import type { Event } from '../core/event.js';
 import { ev, numbered } from '../reducers/testing.js';
 import { MEMORY, mapStruct, struct } from '../reducers/vfio/testing.js';
-import { GROUP_SET_CONTAINER, GROUP_UNSET_CONTAINER, IOMMU_MAP_DMA, SET_IOMMU } from '../reducers/vfio/uapi.js';
+import {
+  GROUP_SET_CONTAINER,
+  GROUP_UNSET_CONTAINER,
+  IOMMU_MAP_DMA,
+  IOMMU_UNMAP_DMA,
+  SET_IOMMU,
+} from '../reducers/vfio/uapi.js';
 import { histories } from './look-back.js';
 import { replay } from './report.js';
 import { memoryRecording } from './testing.js';
@@ -94,6 +100,22 @@ test('who unmapped an IOVA, or why it never was mapped', async () => {
     await told([...other, ioctl(3, UNMAP, ioasUnmap(0x8000, 0x1000), 'ENOENT')]),
     'event 7 would have mapped it and failed with EEXIST',
   );
+});
+
+test('who should have unmapped what is still in the way', async () => {
+  const start = [...IOMMUFD, ioctl(3, MAP, ioasMap(0x4000, 0x2000))];
+  const again = ioctl(3, MAP, ioasMap(0x4000, 0x2000), 'EEXIST');
+  assert.is(await told([...start, again]), '');
+  const part = ioctl(3, UNMAP, ioasUnmap(0x4000, 0x1000), 'ENOENT');
+  assert.is(await told([...start, part, again]), 'event 6 would have unmapped it and failed with ENOENT');
+  const v1 = CONTAINER.map((event) =>
+    event.kind === 'ioctl' && event.request === SET_IOMMU ? { ...event, arg: 1 } : event,
+  );
+  const unmapped = (size: number): ReturnType<typeof struct> => struct(24, [8, 0x1000, 8], [16, size, 8]);
+  const notes = { memIn: [{ addr: ARG, bytes: unmapped(0x1000) }], memOut: [{ addr: ARG, bytes: unmapped(0) }] };
+  const silent = ev('ioctl', { fd: 3, request: IOMMU_UNMAP_DMA, arg: ARG, ...notes });
+  const map = (errno = ''): Event => ioctl(3, IOMMU_MAP_DMA, mapStruct(0, 0x2000), errno);
+  assert.is(await told([...v1, map(), silent, map('EEXIST')]), 'event 8 would have unmapped it, and nothing went');
 });
 
 test('who destroyed an object, and who took the backend away', async () => {

@@ -86,7 +86,7 @@ export class Historian {
     const entry = this.#bySeq.get(seq);
     if (entry === undefined) return '';
     if (entry.answer !== undefined) return `event ${entry.answer.event.seq} ${entry.answer.text}`;
-    return NEVER[entry.about.kind];
+    return entry.about.kind === 'iova' && entry.about.since < 0 ? 'no call of the recording mapped it before' : '';
   }
 
   /** The events that answers name. */
@@ -94,14 +94,6 @@ export class Historian {
     return [...this.#bySeq.values()].flatMap(({ answer }) => (answer === undefined ? [] : [answer.event]));
   }
 }
-
-/** What it means that no event was found. */
-const NEVER: Readonly<Record<Subject['kind'], string>> = {
-  memory: '',
-  iova: 'no call of the recording mapped it before',
-  object: '',
-  backend: '',
-};
 
 function note(entry: Entry, event: Event, text: string): void {
   if (event.seq < entry.seq) entry.answer = { text, event };
@@ -111,13 +103,15 @@ function note(entry: Entry, event: Event, text: string): void {
 function noteMove(entries: readonly Entry<About<'iova'>>[], call: Call): void {
   const move = dmaMove(call);
   if (move === undefined) return;
+  const failed = call.event.ret === -1 ? ` and failed with ${call.event.errno}` : '';
   for (const entry of entries) {
-    const { table, start, last } = entry.about;
-    if (move.table !== table || move.last < start || move.start > last) continue;
-    if (move.what === 'map') {
-      if (call.event.ret === -1) note(entry, call.event, `would have mapped it and failed with ${call.event.errno}`);
-      else note(entry, call.event, 'mapped it');
-    } else if (call.event.ret !== -1) note(entry, call.event, 'unmapped it');
+    const { table, start, last, since } = entry.about;
+    if (move.table !== table || move.last < start || move.start > last || call.event.seq <= since) continue;
+    if (move.what === 'map') note(entry, call.event, failed === '' ? 'mapped it' : `would have mapped it${failed}`);
+    else if (since < 0 && failed === '') note(entry, call.event, 'unmapped it');
+    // What is mapped still was not unmapped, whatever the call returned.
+    else if (since >= 0)
+      note(entry, call.event, `would have unmapped it${failed === '' ? ', and nothing went' : failed}`);
   }
 }
 

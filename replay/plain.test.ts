@@ -36,8 +36,9 @@ for (const file of FILES)
     );
     const unknown = report.unknowns.reduce((sum, { count }) => sum + count, 0);
     assert.is(unknown, report.calls.unknown);
-    for (const { call, known, record } of report.unknowns) {
-      assert.is.not(record.length, 0, call);
+    for (const { call, because, known, record } of report.unknowns) {
+      // Whose device it is no recording of the calls alone can tell.
+      if (because !== 'the driver of the device is not known') assert.is.not(record.length, 0, `${call} ${because}`);
       assert.is.not(known.length, 0, call);
     }
   });

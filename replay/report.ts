@@ -31,6 +31,8 @@ export interface Report {
   /** The same one by one, the first ones; {@link failureCount} counts all. */
   readonly failures: readonly Failure[];
   readonly failureCount: number;
+  /** Calls that succeeded and did something else than their caller may think, by command and rule. */
+  readonly idleGroups: readonly FailureGroup[];
   /** The first ones; {@link divergenceCount} and {@link findingCount} count all. */
   readonly divergences: readonly Divergence[];
   readonly divergenceCount: number;
@@ -84,6 +86,7 @@ export async function replay(recording: Recording, options: ReplayOptions = {}):
     failureGroups: engine.failures.groups,
     failures: engine.failures.list,
     failureCount: engine.failures.count,
+    idleGroups: engine.idle.groups,
     divergences: engine.divergences,
     divergenceCount: engine.divergenceCount,
     findings: engine.findings,

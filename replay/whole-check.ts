@@ -36,7 +36,12 @@ export async function wholeCheck(path: string): Promise<Outcome> {
         JSON.stringify(eventJson(recording.info.files, each));
       }
     }
-    const shown = { report, max: 1000, failures: report.failureGroups, unknowns: report.unknowns };
+    const shown = {
+      report,
+      max: 1000,
+      failures: [...report.failureGroups, ...report.idleGroups],
+      unknowns: report.unknowns,
+    };
     const back = await lookBack(shown, () => source.open());
     if (report.bugCount > 0) throw new Error(report.diagnostics.map(formatDiagnostic).join('\n'));
     reportText(report, { shown: 1000, back }, PLAIN);

@@ -37,6 +37,7 @@ export const COMPAT_RULES: readonly Rule[] = [
   { id: 'compat-unmap.cut-access', errno: 'EINVAL', text: 'an area with pinned pages cannot be cut' },
   { id: 'compat-unmap.cut-dma-buf', errno: 'EOPNOTSUPP', text: 'an area of a dma-buf cannot be cut' },
   { id: 'compat-unmap.ok', errno: '', text: 'the areas in the range go' },
+  { id: 'compat-unmap.nothing', errno: '', text: 'no area is in the range, and nothing goes' },
   { id: 'compat-info.argsz', errno: 'EINVAL', text: 'argsz is too small' },
   { id: 'compat-info.ok', errno: '', text: 'page sizes and capabilities are told' },
 ];
@@ -202,7 +203,7 @@ function finishUnmap(call: Call, ioasKey: number, start: U64, last: U64): void {
   const plan = planUnmap(ioasByKey(call.tx, ioasKey), start, last);
   if (plan.unknown !== '') call.unknown(plan.unknown);
   else if (plan.errno !== '') call.fail(plan.errno, plan.rule);
-  else call.succeed('compat-unmap.ok');
+  else call.succeed(plan.areas.length === 0 && last !== U64_MAX ? 'compat-unmap.nothing' : 'compat-unmap.ok');
   const happened = call.recordedRet !== null && (call.recordedRet !== -1 || call.recordedErrno === plan.errno);
   if (!happened) return;
   executeUnmap(call.tx, ioasKey, plan.areas);

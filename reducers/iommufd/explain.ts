@@ -98,6 +98,7 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
     (area, { iova, length }) => `${spanText(iova, length)} cuts ${areaText(area)}, which goes as a whole or not at all`,
   ),
   'unmap.none': nothingThere,
+  'compat-unmap.nothing': nothingThere,
 };
 
 /** Where the commands that bring a domain into an IOAS name it. */
@@ -135,8 +136,8 @@ function noIoas(call: Call): string | Told {
   return request === undefined ? '' : objectText(call, field, request.ioas);
 }
 
-function iovaSubject(ioas: Ioas, start: U64, last: U64): Subject {
-  return { kind: 'iova', table: ioasTable(ioas.id), start, last };
+function iovaSubject(ioas: Ioas, start: U64, last: U64, since = -1): Subject {
+  return { kind: 'iova', table: ioasTable(ioas.id), start, last, since };
 }
 
 function noCompatIoas(call: Call): string {
@@ -194,7 +195,7 @@ function ownerText(call: Call, ioas: Ioas, owner: string): string {
       return `outside the aperture${bits} of HWPT ${key} of event ${hwpt.since}${toldBy(call, `iommu/${tableKey(hwpt.domain)}/aperture`)}`;
     }
     case 'device':
-      return `by device ${key}${toldBy(call, `iommu/${key}/reserved`)}`;
+      return `by device ${key}${toldBy(call, `iommu/${key}/reserved`) || ', for interrupts (MSI), as on all x86 machines'}`;
     default:
       return `by IOMMU_TEST_OP_ADD_RESERVED of event ${key}`;
   }
@@ -205,17 +206,18 @@ function toldBy(call: Call, key: string): string {
   return fact === undefined ? '' : `, as event ${fact.since} told`;
 }
 
-function exists(call: Call): string {
+function exists(call: Call): string | Told {
   const request = dmaRequest(call);
   const ioas = request === undefined ? undefined : ioasOf(call, request.ioas);
   const last = request === undefined ? undefined : lastOf(request.iova, request.length);
-  const area =
-    ioas === undefined || request === undefined || last === undefined
-      ? undefined
-      : firstOverlap(ioas.areas, request.iova, last);
-  if (request === undefined || area === undefined || last === undefined) return '';
-  const same = area.start === request.iova && area.last === last;
-  return `${rangeText(request.iova, last)} ${same ? 'is' : 'overlaps'} ${areaText(area)}`;
+  if (request === undefined || ioas === undefined || last === undefined) return '';
+  const area = firstOverlap(ioas.areas, request.iova, last);
+  if (area === undefined) return '';
+  const isSame = area.start === request.iova && area.last === last;
+  return {
+    text: `${rangeText(request.iova, last)} ${isSame ? 'is' : 'overlaps'} ${areaText(area)}`,
+    about: iovaSubject(ioas, area.start, area.last, area.since),
+  };
 }
 
 /** Words about the first area that an UNMAP stops at. */

@@ -7,6 +7,7 @@ import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject, writeBack } f
 import { refuseAreaRights } from './domain.js';
 import { addSharer, NOT_HELD, pinArea, refusePages, sharePages } from './held-pages.js';
 import { checkIova, chooseIova, insertArea, isRefusal, nthAreaIova, PAGE } from './iopt.js';
+import { pendingText } from './limits.js';
 import { fileForMap } from './map-file.js';
 import { byteAt, pagesIn } from './pages.js';
 import { type Rule, SELFTEST_FACT } from './rules.js';
@@ -160,6 +161,10 @@ function place(
   }
   const asked = new Asked(call.tx);
   if (refuseSlices(call, ioas, slices, prot, asked) || asked.refuseLikely(call)) return undefined;
+  if (fixed && ioas.unknownHardware.length > 0) {
+    const reason = `no IOVA_RANGES shows what ${pendingText(call.tx, ioas)} reserves`;
+    if (call.failedByFact('EINVAL', reason)) return undefined;
+  }
   if (!call.succeed(rule)) {
     asked.explain(call);
     return undefined;

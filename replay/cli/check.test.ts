@@ -75,6 +75,7 @@ test('--json: one object, the last line of stdout, nothing else', () => {
       stateHash: '',
       failures: [],
       unknowns: [],
+      withoutEffect: [],
     },
   );
 });
@@ -207,14 +208,14 @@ test('wrong arguments: status 2, one line on stderr, nothing on stdout', () => {
 });
 
 test('an interrupt prints what is known so far: status 3', async () => {
-  const page = await interrupted(['check', '-'], WRONG_VERSION, 1500);
+  const page = await interrupted(['check', '-'], WRONG_VERSION, 4000);
   assert.is(page.status, 3);
   assert.match(page.stdout, /DIVERGES {2}VFIO_GET_API_VERSION {2}-:4 {2}event 3\n.*VFIO_GET_API_VERSION\) = 7\n/);
   assert.match(page.stdout, /\ninterrupted: .*\n1 divergence\n$/);
-  const json = await interrupted(['check', '--json', '-'], WRONG_VERSION, 1500);
+  const json = await interrupted(['check', '--json', '-'], WRONG_VERSION, 4000);
   assert.is(json.status, 3);
   assert.is(JSON.parse(json.stdout).interrupted, true);
-  const silent = await interrupted(['check', '-', clean], '', 1500);
+  const silent = await interrupted(['check', '-', clean], '', 4000);
   assert.is(silent.status, 3);
 });
 

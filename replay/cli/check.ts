@@ -43,7 +43,12 @@ async function print(report: Report, source: TraceSource, args: CheckArgs, io: I
   const { reportText } = await import('../print/report.js');
   const { shownFailures } = await import('../print/failures.js');
   const { shownUnknowns } = await import('../print/unknowns.js');
-  const shown = { report, max: args.max, failures: shownFailures(report), unknowns: shownUnknowns(report) };
+  const shown = {
+    report,
+    max: args.max,
+    failures: [...shownFailures(report), ...report.idleGroups],
+    unknowns: shownUnknowns(report),
+  };
   // What is interrupted is not read a second time.
   const back = report.interrupted ? NO_LOOK_BACK : await lookBack(shown, () => source.open());
   if (isFurther) await io.stdout.line('');

@@ -24,7 +24,7 @@ function failure(seq: number, call: string, reason = ''): Failure {
 
 function report(groups: readonly FailureGroup[], files = ['run.strace']): Report {
   const failureCount = groups.reduce((sum, { count }) => sum + count, 0);
-  return { failureGroups: groups, failureCount, info: { files } } as unknown as Report;
+  return { failureGroups: groups, failureCount, idleGroups: [], info: { files } } as unknown as Report;
 }
 
 const BACK: LookBack = {

@@ -17,22 +17,40 @@ export function shownFailures(report: Report): readonly FailureGroup[] {
 
 /** Why calls failed, where the model agrees that they had to: the answer to "why did MAP_DMA fail". */
 export function failuresText(report: Report, back: LookBack, style: Style): string {
-  if (report.failureGroups.length === 0) return '';
   const shown = shownFailures(report);
+  if (shown.length === 0) return '';
+  const rest = report.failureCount - shown.reduce((sum, { count }) => sum + count, 0);
+  const more = rest > 0 ? `and ${counted(rest, 'other')}; show --failed lists all` : '';
+  return `failed, as they had to\n${reasonsText(report, shown, back, style, more)}`;
+}
+
+/** Calls that succeeded without doing what they seem to. */
+export function idleText(report: Report, back: LookBack, style: Style): string {
+  const { idleGroups } = report;
+  if (idleGroups.length === 0) return '';
+  return `succeeded, and did not do what they seem to\n${reasonsText(report, idleGroups, back, style, '')}`;
+}
+
+function reasonsText(
+  report: Report,
+  shown: readonly FailureGroup[],
+  back: LookBack,
+  style: Style,
+  more: string,
+): string {
   const width = Math.max(...shown.map(({ count }) => grouped(count).length));
   const indent = ' '.repeat(width + 4);
   const lines = shown.flatMap((group) => {
     const { call, errno, text } = group.first;
-    const head = wrapped(printable(`${call} ${errno}: ${text}`), style.widthColumns, indent);
+    const what = errno === '' ? call : `${call} ${errno}`;
+    const head = wrapped(printable(`${what}: ${text}`), style.widthColumns, indent);
     return [
       `  ${grouped(group.count).padStart(width)}  ${head}`,
       `${indent}${style.paint.dim(wrapped(firstText(report, group, back), style.widthColumns, indent))}`,
     ];
   });
-  const rest = report.failureCount - shown.reduce((sum, { count }) => sum + count, 0);
-  const more = `and ${counted(rest, 'other')}; show --failed lists all`;
-  if (rest > 0) lines.push(`  ${' '.repeat(width)}  ${style.paint.dim(more)}`);
-  return `failed, as they had to\n${lines.join('\n')}`;
+  if (more !== '') lines.push(`  ${' '.repeat(width)}  ${style.paint.dim(more)}`);
+  return lines.join('\n');
 }
 
 /** Where the first one stands, and what it met. */

@@ -25,7 +25,11 @@ export interface ReportJson {
   readonly truncated?: { readonly divergences: number; readonly findings: number; readonly failures: number };
   readonly failures: readonly FailureJson[];
   readonly unknowns: readonly UnknownJson[];
+  readonly withoutEffect: readonly IdleJson[];
 }
+
+/** Calls that succeeded and did something else than they seem to; the particulars are the first one's. */
+export type IdleJson = Omit<FailureJson, 'errno'> & { readonly count: number };
 
 export interface FailureJson {
   readonly seq: number;
@@ -128,6 +132,10 @@ export function reportJson(report: Report, histories: ReadonlyMap<number, string
       ...fileOf(failure.file),
     })),
     unknowns: report.unknowns.map((group) => ({ ...unknownJson(group), ...fileOf(group.file) })),
+    withoutEffect: report.idleGroups.map(({ first, count }) => {
+      const { seq, line, call, rule, text, reason } = first;
+      return { call, count, seq, line, rule, text, reason, causes: eventsNamed(reason), ...fileOf(first.file) };
+    }),
   };
 }
 

@@ -54,6 +54,7 @@ const CLEAN: Report = {
   failureGroups: [],
   failures: [],
   failureCount: 0,
+  idleGroups: [],
   divergences: [],
   divergenceCount: 0,
   findings: [],
@@ -201,6 +202,7 @@ test('JSON: the documented object, in its order', () => {
     'stateHash',
     'failures',
     'unknowns',
+    'withoutEffect',
   ]);
   assert.is(
     JSON.stringify(json.divergences[0]),

@@ -9,7 +9,7 @@ import type { Report } from '../report.js';
 import { ruleText } from '../../reducers/rules.js';
 import type { Counts } from '../tally.js';
 import { eventText, placeOf, placesIn, shortPlaceOf } from './event.js';
-import { failuresText } from './failures.js';
+import { failuresText, idleText } from './failures.js';
 import { labelled } from './labels.js';
 import { counted, grouped, printable, type Style, wrapped } from './style.js';
 import { recordText, shownUnknowns, unknownCausesText, unknownText } from './unknowns.js';
@@ -29,6 +29,7 @@ export function reportText(report: Report, view: ReportView, style: Style): stri
     headText(report, style),
     tableText(report, style),
     failuresText(report, view.back, style),
+    idleText(report, view.back, style),
     unknownCausesText(report, view.back, style),
     diagnosticsText(report, style),
     ...report.divergences.slice(0, view.shown).map((d) => divergenceText(report, d, view, style)),

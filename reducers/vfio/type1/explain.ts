@@ -65,6 +65,9 @@ export const TYPE1_EXPLANATIONS: Explanations = {
   'unmap-dma.cuts-last': (call) => cut(call),
   'unmap-dma.bitmap-fault': bitmapFault,
   'unmap-dma.vaddr-twice': vaddrTwice,
+  'unmap-dma.nothing': nothingThere,
+  'unmap-dma.inside': cut,
+  'unmap-dma.more': moreThanAsked,
   'dirty-pages.v1': (call) => `SET_IOMMU chose ${containerOf(call).backend}`,
   'dirty-pages.argsz': argsz,
   'dirty-pages.flags': (call) => `flags ${hex(call.struct.u32(4))}`,
@@ -121,11 +124,17 @@ function groupsText(call: Call, groups: readonly number[]): string {
   return listText(groups.map((id) => call.tx.world.groups.get(id)?.path || `group ${id}`));
 }
 
-function overlap(call: Call): string {
+function overlap(call: Call): string | Told {
+  const { id, mappings } = containerOf(call);
   const [iova, last] = [mapIova(call), lastOf(mapIova(call), mapSize(call))];
-  const hit = last === undefined ? undefined : firstOverlap(containerOf(call).mappings, iova, last);
+  const hit = last === undefined ? undefined : firstOverlap(mappings, iova, last);
   if (hit === undefined || last === undefined) return '';
-  return `${rangeText(iova, last)} ${hit.start === iova && hit.last === last ? 'is' : 'overlaps'} ${mappingText(hit)}`;
+  const { start, last: end, since } = hit;
+  const isSame = start === iova && end === last;
+  return {
+    text: `${rangeText(iova, last)} ${isSame ? 'is' : 'overlaps'} ${mappingText(hit)}`,
+    about: { kind: 'iova', table: containerTable(id), start, last: end, since },
+  };
 }
 
 function entryLimit(call: Call): string {
@@ -184,7 +193,7 @@ function vaddrNone(call: Call): Told {
   const about =
     last === undefined
       ? undefined
-      : ({ kind: 'iova', table: containerTable(containerOf(call).id), start, last } as const);
+      : ({ kind: 'iova', table: containerTable(containerOf(call).id), start, last, since: -1 } as const);
   return { text: `${spanText(start, mapSize(call))} is not mapped`, about };
 }
 
@@ -236,6 +245,26 @@ function notTracking(call: Call): string {
   const { dirtyTracking, pageBytes } = containerOf(call);
   if (!dirtyTracking) return NOT_TRACKING;
   return `pgsize ${hex(call.struct.u64(24))}, the smallest page is ${hex(pageBytes)}`;
+}
+
+function nothingThere(call: Call): Told {
+  const { id, mappings } = containerOf(call);
+  const [start, last] = [rangeIova(call), lastOf(rangeIova(call), rangeSize(call))];
+  const near = [mappings.floor(start), mappings.higher(start)].filter((each) => each !== undefined).map(mappingText);
+  const text = `${spanText(start, rangeSize(call))} is not mapped; ${
+    near.length === 0
+      ? 'the container has no mapping'
+      : `the nearest ${near.length > 1 ? 'are' : 'is'} ${near.join(' and ')}`
+  }`;
+  return {
+    text,
+    about: last === undefined ? undefined : { kind: 'iova', table: containerTable(id), start, last, since: -1 },
+  };
+}
+
+function moreThanAsked(call: Call): string {
+  const size = call.outs.find(({ field }) => field === 'size')?.bytes.u64(0) ?? 0;
+  return `of ${spanText(rangeIova(call), rangeSize(call))}, ${hex(rangeSize(call))} bytes, ${hex(size)} bytes went`;
 }
 
 /** The mapping that an end of the range cuts. */

@@ -120,6 +120,8 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
   if (question === STOPS) return;
   if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) return;
   if (question !== undefined && refuseLikely(call, question, R.memlock.id)) return;
+  if (container.ranges === null && hasDomain(tx, container) && call.failedByFact(R.range.errno, RANGES_NOT_TOLD))
+    return;
   if (!call.succeed('map-dma.ok')) {
     if (question !== undefined) explainShortage(call, question);
     return;
@@ -144,6 +146,10 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
     }),
   );
 }
+
+/** What every machine can map was assumed; what this one reserves besides, only GET_INFO tells. */
+const RANGES_NOT_TOLD =
+  'no GET_INFO shows what the IOMMU reserves: /sys/kernel/iommu_groups/N/reserved_regions lists it for each group';
 
 function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U64): boolean {
   const answer = rangeAnswer(container, iova, last);

@@ -79,6 +79,23 @@ const rows: readonly Row[] = [
       return withBitmap(lab, errno, [40, 0x5000, 8]);
     },
   },
+  { rule: R.nothing, errno: '', run: (l) => l.container().unmap(0, 0x1000, 0) },
+  {
+    rule: R.inside,
+    errno: '',
+    run(lab) {
+      lab.container(1).good(lab.map(0, 0x2000));
+      return lab.unmap(0x1000, 0x1000, 0);
+    },
+  },
+  {
+    rule: R.more,
+    errno: '',
+    run(lab) {
+      lab.container(1).good(lab.map(0, 0x2000));
+      return lab.unmap(0, 0x1000, 0x2000);
+    },
+  },
   {
     rule: R.vaddrTwice,
     errno: 'EINVAL',

@@ -56,6 +56,17 @@ export const UNMAP_RULES = {
     errno: 'EINVAL',
     text: 'VADDR, and a mapping in the range has no user address already',
   },
+  nothing: { id: 'unmap-dma.nothing', errno: '', text: 'nothing is mapped in the range, and nothing goes' },
+  inside: {
+    id: 'unmap-dma.inside',
+    errno: '',
+    text: 'v1: the range begins inside a mapping, and nothing goes',
+  },
+  more: {
+    id: 'unmap-dma.more',
+    errno: '',
+    text: 'v1: a mapping that ends behind the range goes as a whole',
+  },
 } as const satisfies Record<string, Rule>;
 
 const R = UNMAP_RULES;
@@ -135,9 +146,17 @@ function removeRange(call: Call, container: VfioContainer, flags: number, iova: 
     return;
   }
   if ((flags & UNMAP_GET_DIRTY_BITMAP) !== 0 && !reportDirty(call, container, inside, iova)) return;
-  if (!call.succeed('unmap-dma.ok')) return;
+  const rule = whole !== undefined || (flags & UNMAP_ALL) !== 0 ? 'unmap-dma.ok' : effect(mappings, inside, iova, last);
+  if (!call.succeed(rule)) return;
   outSize(call, inside);
   for (const mapping of inside) drop(call, container, mapping);
+}
+
+/** The rule of a success, which tells one apart that does not do what its caller thinks. */
+function effect(mappings: VfioContainer['mappings'], inside: readonly DmaMapping[], iova: U64, last: U64): string {
+  const end = inside.at(-1);
+  if (end === undefined) return rangeAt(mappings, iova) === undefined ? R.nothing.id : R.inside.id;
+  return end.last > last ? R.more.id : 'unmap-dma.ok';
 }
 
 /** Mappings that the request removes; v1 stops at one that begins before the range. */
