@@ -85,7 +85,7 @@ test('it is told with the line of the recording and the place in our code', () =
   assert.ok(bug !== undefined);
   const { code, file, line, message } = diagnosticOf(bug, ['run.strace']);
   assert.equal([code, file, line], ['IOT401', 'run.strace', 12]);
-  assert.match(message, /^VFIO and iommufd, event 6: boom at containment\.test\.js:\d+$/);
+  assert.match(message, /^VFIO and iommufd, event 6: boom at containment\.test\.[jt]s:\d+$/);
 });
 
 test('however events are cut, all ways end alike', () => {
