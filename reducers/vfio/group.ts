@@ -2,8 +2,9 @@ import type { IoctlEvent } from '../../core/event.js';
 import { add } from '../../core/u64.js';
 import { find } from '../answer.js';
 import type { Call } from '../call.js';
-import { type Explanations, explained } from '../explain.js';
+import { type Explanations, explained, listText, rangeText } from '../explain.js';
 import type { FileFamily } from '../family.js';
+import type { OpenFile } from '../files/state.js';
 import { attachShortageText } from '../iommufd/asked.js';
 import { contextOf, markContextUnknown, patchContext } from '../iommufd/context.js';
 import { bindRefusal, compatIoasId, ensureCompatIoas } from '../iommufd/attach.js';
@@ -234,10 +235,7 @@ function unsetContainer(call: Call): void {
     return;
   }
   if (!hasIommu(group) && refuse(call, R.unsetNone)) return;
-  if (group.openDevices > 0) {
-    call.looked(openDevicesText(call, group));
-    if (refuse(call, R.unsetBusy)) return;
-  }
+  if (group.openDevices > 0 && refuse(call, R.unsetBusy)) return;
   if (!call.succeed('unset-container.ok')) return;
   if (group.container !== 0) detachGroup(call.tx, group.id);
   if (group.iommufd !== 0) leaveIommufd(call.tx, group);
@@ -248,15 +246,28 @@ function openDevicesText(call: Call, group: VfioGroup): string {
   const names: string[] = [];
   for (const device of call.tx.world.devices.values()) {
     if (device.group !== group.id || device.openCount === 0) continue;
-    const files = [...call.tx.world.files.values()].filter((file) => file.objectKey === device.name);
-    const mapped = files.filter((file) => file.vmaRefs > 0).length;
-    names.push(mapped > 0 ? `${device.name} (mmaps of its fd are alive)` : device.name);
+    const mapped: string[] = [];
+    for (const file of call.tx.world.files.values())
+      if (file.objectKey === device.name && file.vmaRefs > 0) mapped.push(...mappingsOf(call.tx, file));
+    names.push(mapped.length > 0 ? `${device.name} (mmaps of its fd are alive: ${listText(mapped, 3)})` : device.name);
   }
   return `open devices: ${names.join(', ')}`;
 }
 
+/** Where a file is mapped, with the events that did it. */
+function mappingsOf(tx: Tx, file: OpenFile): string[] {
+  const ranges: string[] = [];
+  for (const space of tx.world.spaces.values()) {
+    if (!space.fileVmas.has(file.id)) continue;
+    for (const vma of space.vmas.values())
+      if (vma.file === file.id) ranges.push(`${rangeText(vma.start, vma.last)} of event ${vma.since}`);
+  }
+  return ranges;
+}
+
 const GROUP_EXPLANATIONS: Explanations = {
   'get-device-fd.ok': attachShortage,
+  'unset-container.busy': (call) => openDevicesText(call, groupOf(call)),
   [PAGES_MEMLOCK]: attachShortage,
 };
 

@@ -1,13 +1,60 @@
+import { FEATURE_MASK, findFeature, MIG_STATES } from '../../../core/uapi/vfio-feature.js';
 import type { Explanations } from '../../explain.js';
 import { PAGES_MEMLOCK } from '../../iommufd/charges.js';
 import { attachShortageText } from '../../iommufd/asked.js';
 import type { Call } from '../../call.js';
+import { FEATURE_GET, FEATURE_PROBE, FEATURE_SET } from '../uapi.js';
 
 /** Why calls on devices fail, in particulars. ATTACH_IOMMUFD_PT: argsz 0, flags 4, pt_id 8. */
 export const DEVICE_EXPLANATIONS: Explanations = {
   'attach-pt.ok': attachShortage,
   [PAGES_MEMLOCK]: attachShortage,
+  'mig-state.no-way': stateText,
+  'mig-state.incomplete': stateText,
+  'feature.unsupported': featureText,
+  'feature.operation': featureText,
+  'set-irqs.range': irqText,
+  'set-irqs.vector': irqText,
+  'set-irqs.other-kind': irqText,
+  'set-irqs.not-enabled': irqText,
 };
+
+/** The state that was asked for, and the one that the device is left in: steps that were made stay made. */
+function stateText(call: Call): string {
+  const state = call.tx.world.devices.get(call.file.objectKey)?.migration.state ?? -1;
+  if (!call.struct.has(STATE_OFFSET, 4)) return '';
+  return `${stateName(call.struct.u32(STATE_OFFSET))} was asked for; the device is left in ${stateName(state)}`;
+}
+
+const STATE_OFFSET = 8;
+
+function stateName(state: number): string {
+  return MIG_STATES.values.find(({ value }) => value === state)?.label ?? `state ${state}`;
+}
+
+/** The feature by its name, and what was asked of it: flags at 4. */
+function featureText(call: Call): string {
+  if (!call.struct.has(4, 4)) return '';
+  const flags = call.struct.u32(4);
+  const asked = OPERATIONS.filter(([, bit]) => (flags & bit) !== 0).map(([name]) => name);
+  return `${asked.join('|')} of ${findFeature(flags)?.name ?? `feature ${flags & FEATURE_MASK}`}`;
+}
+
+const OPERATIONS = [
+  ['PROBE', FEATURE_PROBE],
+  ['GET', FEATURE_GET],
+  ['SET', FEATURE_SET],
+] as const;
+
+/** flags 4, index 8, start 12, count 16. */
+function irqText(call: Call): string {
+  if (!call.struct.has(8, 12)) return '';
+  const irqs = call.tx.world.devices.get(call.file.objectKey)?.irqs;
+  const enabled = irqs === undefined || irqs.type < 0 ? 'no index is enabled' : `index ${irqs.type} is enabled`;
+  const vectors = irqs !== undefined && irqs.type >= 0 ? ` with ${irqs.vectors} vectors` : '';
+  const { struct } = call;
+  return `index ${struct.u32(8)}, start ${struct.u32(12)}, count ${struct.u32(16)}; ${enabled}${vectors}`;
+}
 
 /** An attach that was to succeed, or not for the limit, and had too little memory. */
 function attachShortage(call: Call): string {

@@ -62,6 +62,14 @@ const rows: readonly Row[] = [
 
 test('each rejection has its errno, in the kernel order', () => checkRows(R, rows));
 
+test('a feature that is refused is named', () => {
+  const lab = new Lab().device();
+  assert.is(ask(lab, 'ENOTTY', 16, GET | MIGRATION).looked, 'GET of VFIO_DEVICE_FEATURE_MIGRATION');
+  assert.is(ask(lab, 'ENOTTY', 8, PROBE | 13).looked, 'PROBE of feature 13');
+  const neither = ask(lab, 'EINVAL', 8, PROBE | GET | LOW_POWER);
+  assert.is(neither.looked, 'PROBE|GET of VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY');
+});
+
 test('low power is entered once and left at any time', () => {
   const lab = new Lab().device();
   lab.good(ask(lab, '', 8, SET | LOW_POWER));

@@ -177,7 +177,7 @@ test('a request that leads nowhere fails, and data_fd is -1', () => {
       },
     },
   ];
-  checkRows(R, rows);
+  checkRows(R, rows, true);
   const lab = mtty(new Lab());
   assert.is(go(lab, ERROR, 6, 'EINVAL').verdict, 'diverge', 'data_fd comes back as -1');
 });
@@ -186,7 +186,9 @@ test('the state is where the walk ended, also after a failure', () => {
   const lab = mtty(new Lab());
   lab.good(at(lab, RUNNING));
   lab.good(go(lab, RESUMING, 6));
-  lab.good(go(lab, RUNNING, NO_FD, 'EINVAL'));
+  const stuck = go(lab, RUNNING, NO_FD, 'EINVAL');
+  lab.good(stuck);
+  assert.is(stuck.looked, 'RUNNING was asked for; the device is left in RESUMING');
   lab.good(at(lab, RESUMING));
   lab.good(lab.ioctl(5, DEVICE_RESET));
   lab.good(at(lab, RUNNING));

@@ -129,6 +129,16 @@ function asleep(lab: Lab): Lab {
 
 test('each rejection has its errno, in the kernel order', () => checkRows(R, rows));
 
+test('a rejection names the vectors that were asked for, and what is enabled', () => {
+  const lab = device(new Lab());
+  assert.is(set(lab, 'EINVAL', [NONE | TRIGGER, MSIX, 2, 4]).looked, 'index 2, start 2, count 4; no index is enabled');
+  msixOn(lab);
+  assert.is(
+    set(lab, 'EINVAL', [EVENTFD | TRIGGER, INTX, 0, 1], 6).looked,
+    'index 0, start 0, count 1; index 2 is enabled with 2 vectors',
+  );
+});
+
 test('answers show how many vectors there are at least and at most', () => {
   const lab = new Lab().device();
   lab.eventfd(6);
