@@ -66,6 +66,8 @@ export class Engine {
   divergenceCount = 0;
   findingCount = 0;
   eventCount = 0;
+  /** Changes of the mirrors of drivers, which no verdict counts. */
+  mirrorChangeCount = 0;
 
   #world: World;
   /** Open while there are events that {@link Engine.world} does not hold yet. */
@@ -179,6 +181,7 @@ export class Engine {
   }
 
   #judge(tx: Tx, event: Event): void {
+    if (event.kind === 'mirrorMap' || event.kind === 'mirrorUnmap') this.mirrorChangeCount++;
     const verdict = this.#reducer.reduce(tx, event);
     const call = this.#reducer.call;
     if (verdict === undefined) {

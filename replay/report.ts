@@ -21,6 +21,8 @@ export interface Report {
   readonly info: RecordingInfo;
   readonly events: number;
   readonly skippedLines: number;
+  /** Changes of the mirrors of drivers, which only invariants judge. */
+  readonly mirrorChanges: number;
   readonly calls: Readonly<Counts>;
   /** By command, sorted by name. */
   readonly byCall: Readonly<Record<string, Readonly<Counts>>>;
@@ -80,6 +82,7 @@ export async function replay(recording: Recording, options: ReplayOptions = {}):
     info: whole.info,
     events: engine.eventCount,
     skippedLines: whole.skippedLines,
+    mirrorChanges: engine.mirrorChangeCount,
     calls: { ...engine.tally.all },
     byCall: engine.tally.byCall,
     unknowns: engine.unknowns.groups,

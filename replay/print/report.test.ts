@@ -48,6 +48,7 @@ const CLEAN: Report = {
   info: { format: 'strace', files: ['run.strace'], startNs: 0n, kernel: '' },
   events: 1234,
   skippedLines: 0,
+  mirrorChanges: 0,
   calls: { total: 2, match: 1, diverge: 0, learned: 1, unknown: 0 },
   byCall: { VFIO_GET_API_VERSION: { total: 2, match: 1, diverge: 0, learned: 1, unknown: 0 } },
   unknowns: [],
@@ -114,6 +115,8 @@ test('a clean trace is three lines', () => {
   );
   const none = { ...CLEAN, calls: { ...CLEAN.calls, total: 0 } };
   assert.match(reportText(none, { shown: 20, back: NO_LOOK_BACK }, PLAIN), /no call of a VFIO, iommufd or HMM file/);
+  const mirrors = reportText({ ...none, mirrorChanges: 7 }, { shown: 20, back: NO_LOOK_BACK }, PLAIN);
+  assert.match(mirrors, /1,234 events\n {2}7 changes of the mirrors of drivers\n/);
 });
 
 test('everything there is to say, in order', () => {

@@ -57,11 +57,14 @@ function headText(report: Report, style: Style): string {
   const skipped = skippedLines > 0 ? `, ${counted(skippedLines, 'line')} skipped` : '';
   const kernel = info.kernel === '' ? '' : `, kernel ${info.kernel}`;
   const head = `${style.paint.bold(printable(report.trace))}  ${info.format}${kernel}, ${counted(events, 'event')}${skipped}`;
-  if (calls.total === 0) return `${head}\n  no call of a VFIO, iommufd or HMM file in it`;
+  const { mirrorChanges } = report;
+  const mirrors = mirrorChanges > 0 ? `\n  ${counted(mirrorChanges, 'change')} of the mirrors of drivers` : '';
+  if (calls.total === 0)
+    return `${head}${mirrors === '' ? '\n  no call of a VFIO, iommufd or HMM file in it' : mirrors}`;
   const parts = VERDICTS.filter((verdict) => calls[verdict] > 0).map((verdict) =>
     painted(verdict, `${grouped(calls[verdict])} ${verdict}`, style),
   );
-  return `${head}\n  ${counted(calls.total, 'device call')}: ${parts.join(', ')}`;
+  return `${head}\n  ${counted(calls.total, 'device call')}: ${parts.join(', ')}${mirrors}`;
 }
 
 /** The commands with something to look at; where all is well the sum above says enough. */
