@@ -11,6 +11,7 @@ export const MTTY_MIGRATION_FLAGS = 7;
 /** Magic, versions, number of ports and flags, before the ports' state. */
 export const MTTY_HEADER_BYTES = 24;
 const PORT_BYTES = 36;
+const PORT_COUNTS: readonly number[] = Object.freeze([1, 2]);
 const MAGIC = 0x7e9d_0989_8c3e_2c4en;
 const MAJOR_VERSION = 1;
 const MINOR_VERSION = 0;
@@ -28,6 +29,11 @@ export function portsBytes(ports: number): number {
   return ports * PORT_BYTES;
 }
 
+/** The numbers of ports that a card can have, fewest first; `known` where the recording has told it. */
+export function mttyPortCounts(known: number | undefined): readonly number[] {
+  return known === undefined ? PORT_COUNTS : [known];
+}
+
 /** How many ports a card has whose state is so long; undefined when no card has such a state. */
 export function mttyPortsOfData(bytes: number): number | undefined {
   if (bytes === mttyDataBytes(1)) return 1;
@@ -42,14 +48,18 @@ export function mttyRegionBytes(index: number, ports: number | undefined): numbe
   return ports === undefined ? undefined : ports === 2 ? BAR_BYTES : 0;
 }
 
-/** Whether the driver takes a header that was written to it. `ports` undefined: any number of them. */
-export function mttyHeaderValid(header: Bytes, ports: number | undefined): boolean {
-  const many = header.u32(16);
+/** Number of ports in a header. */
+export function mttyHeaderPorts(header: Bytes): number {
+  return header.u32(16);
+}
+
+/** Whether a card with that many ports takes a header that was written to it. */
+export function mttyHeaderValid(header: Bytes, ports: number): boolean {
   return (
     header.u64(0) === MAGIC &&
     header.u32(8) === MAJOR_VERSION &&
     header.u32(12) === MINOR_VERSION &&
-    (ports === undefined ? many === 1 || many === 2 : many === ports) &&
+    mttyHeaderPorts(header) === ports &&
     header.u32(20) === 0
   );
 }

@@ -140,14 +140,17 @@ function leaveGroup(tx: Tx, groupId: number): void {
   if (group.closing && openDevices === 0) endGroup(tx, group);
 }
 
-/** Shuts the data fds of a device: every later read and write on them fails. */
+const SHUT = Object.freeze({ disabled: true, filledBytes: 0, hasPorts: false, positionBytes: 0 });
+
+/** The driver shuts the data files of a device and lets go of them: every later read and write on their fds fails. */
 export function shutMigrationFiles(tx: Tx, name: string): void {
   const device = tx.world.devices.get(name);
   if (device === undefined) return;
   for (const id of [device.migration.saving, device.migration.resuming]) {
     const file = id === 0 ? undefined : tx.world.migrations.get(id);
-    if (file !== undefined)
-      tx.world.migrations.set(id, Object.freeze({ ...file, disabled: true, filledBytes: 0, positionBytes: 0 }));
+    if (file === undefined) continue;
+    if (!file.fdOpen) tx.world.migrations.delete(id);
+    else tx.world.migrations.set(id, Object.freeze({ ...file, ...SHUT }));
   }
   patchDevice(tx, name, { migration: Object.freeze({ ...device.migration, saving: 0, resuming: 0 }) });
 }

@@ -1,9 +1,16 @@
 import { Bytes } from '../../core/bytes.js';
 import type { IoctlEvent, IoEvent } from '../../core/event.js';
 import type { Call } from '../call.js';
-import { MTTY_HEADER_BYTES, mttyDataBytes, mttyHeaderValid } from '../devices/vfio-mtty.js';
+import {
+  MTTY_HEADER_BYTES,
+  mttyDataBytes,
+  mttyHeaderPorts,
+  mttyHeaderValid,
+  mttyPortCounts,
+  portsBytes,
+} from '../devices/vfio-mtty.js';
 import type { FileFamily } from '../family.js';
-import { portsOf } from './device/region.js';
+import { portsOf, teachPorts } from './device/region.js';
 import { STATE_PRE_COPY, STATE_PRE_COPY_P2P } from './device/migration-fsm.js';
 import { takeStruct } from './payload.js';
 import { refuse, type Rule } from './rules.js';
@@ -15,7 +22,10 @@ import { MIG_GET_PRECOPY_INFO } from './uapi.js';
  *
  * A file is for one transfer in one direction: reading while saving, writing while resuming. It is a stream, so there is
  * no positioned access. Once the device has left the transfer, every access fails. How much data there is at a
- * time is known of mtty: a header of 24 bytes from the beginning, and the ports once the device is in STOP_COPY.
+ * time is known of mtty: a header of 24 bytes from the beginning, and the ports once the device is in STOP_COPY. Where the
+ * number of its ports is not known and decides about an answer, the answer tells it.
+ *
+ * The driver holds a reference of its own until the device leaves the transfer: a user who closes the fd ends nothing.
  * VFIO_MIG_GET_PRECOPY_INFO: argsz 0, flags 4, initial_bytes 8, dirty_bytes 16.
  */
 export const MIGRATION_FILE_RULES = {
@@ -31,6 +41,7 @@ export const MIGRATION_FILE_RULES = {
 
 const R = MIGRATION_FILE_RULES;
 const NO_PAST = 'what happened to the migration file before is not in the recording';
+const PORTS_OPEN = 'how many ports the mtty has was not shown yet';
 const NOT_MTTY = 'how much data the device has is its own affair';
 
 function fileOf(call: Call): MigrationFile | undefined {
@@ -57,7 +68,7 @@ function io(call: Call): void {
   const device = call.tx.world.devices.get(file.device);
   if (device?.driver !== 'mtty') return foreignIo(call, file);
   if (writes) write(call, event, file, device);
-  else read(call, event, file);
+  else read(call, event, file, device);
 }
 
 function foreignIo(call: Call, file: MigrationFile): void {
@@ -66,30 +77,63 @@ function foreignIo(call: Call, file: MigrationFile): void {
   call.unknown(NOT_MTTY);
 }
 
-function read(call: Call, event: IoEvent, file: MigrationFile): void {
+function read(call: Call, event: IoEvent, file: MigrationFile, device: VfioDevice): void {
   if (file.disabled && refuse(call, R.disabled)) return;
-  const left = Math.max(0, file.filledBytes - file.positionBytes);
-  const count = event.lengthBytes < left ? Number(event.lengthBytes) : left;
-  if (!call.succeed('mig-file.read', count)) return;
-  put(call, file, { positionBytes: file.positionBytes + Number(call.recordedRet ?? count) });
+  const counts = mttyPortCounts(portsOf(call, device)).map((ports) => {
+    const left = Math.max(0, file.filledBytes + (file.hasPorts ? portsBytes(ports) : 0) - file.positionBytes);
+    return event.lengthBytes < left ? Number(event.lengthBytes) : left;
+  });
+  const count = counts[0] as number;
+  const many = counts[1] ?? count;
+  if (count === many) call.succeed('mig-file.read', count);
+  else call.succeedUnlessLearned('mig-file.read', count, (ret) => ret === many);
+  const told = call.recordedRet ?? count;
+  if (told === -1) return;
+  if (count !== many && (told === count || told === many)) teachPorts(call, device, told === count ? 1 : 2);
+  readHeader(call, event, file, device);
+  put(call, file, { positionBytes: file.positionBytes + Number(told) });
+}
+
+/** The header that mtty offers names its ports, which is worth knowing when the recording holds these bytes. */
+function readHeader(call: Call, event: IoEvent, file: MigrationFile, device: VfioDevice): void {
+  if (file.positionBytes !== 0 || portsOf(call, device) !== undefined) return;
+  if (!event.data.has(0, MTTY_HEADER_BYTES)) return;
+  const ports = mttyHeaderPorts(event.data);
+  if (mttyPortCounts(undefined).includes(ports)) teachPorts(call, device, ports);
 }
 
 function write(call: Call, event: IoEvent, file: MigrationFile, device: VfioDevice): void {
-  const ports = portsOf(call, device);
+  const counts = mttyPortCounts(portsOf(call, device));
   const count = Number(event.lengthBytes);
   const end = file.positionBytes + count;
-  if (end > mttyDataBytes(ports ?? 2) && refuse(call, R.tooMuch)) return;
+  const takers = counts.filter((ports) => end <= mttyDataBytes(ports));
+  if (takers.length === 0 && refuse(call, R.tooMuch)) return;
+  if (takers.length === 1 && counts.length > 1 && call.failedByFact('ENOMEM', PORTS_OPEN))
+    return teachPorts(call, device, 1);
   if (file.disabled && refuse(call, R.disabled)) return;
   const header = joinHeader(file.header, event.data, count);
   const written = { positionBytes: end, filledBytes: file.filledBytes + count, header: header ?? file.header };
-  const completes = file.filledBytes < MTTY_HEADER_BYTES && end >= MTTY_HEADER_BYTES;
-  if (completes && header === undefined) call.unknown('the data written is not in the recording');
-  if (completes && header !== undefined && !mttyHeaderValid(header, ports)) {
-    const stop = refuse(call, R.header);
-    put(call, file, written);
-    if (stop) return;
+  if (file.filledBytes < MTTY_HEADER_BYTES && end >= MTTY_HEADER_BYTES) {
+    if (header === undefined) call.unknown('the data written is not in the recording');
+    else if (headerRefused(call, header, device, takers)) return put(call, file, written);
   }
-  if (call.succeed('mig-file.write', count)) put(call, file, written);
+  if (!call.succeed('mig-file.write', count)) return;
+  put(call, file, written);
+  if (takers.length === 1) teachPorts(call, device, takers[0] as number);
+}
+
+/** The driver compares a header when it is whole, and keeps one that it does not like. True: the call ends here. */
+function headerRefused(call: Call, header: Bytes, device: VfioDevice, counts: readonly number[]): boolean {
+  const fits = counts.filter((ports) => mttyHeaderValid(header, ports));
+  if (fits.length === 0) return refuse(call, R.header);
+  const ports = fits[0] as number;
+  if (counts.length === 1) return false;
+  if (!call.failedByFact('EFAULT', PORTS_OPEN)) {
+    teachPorts(call, device, ports);
+    return false;
+  }
+  teachPorts(call, device, counts.find((other) => other !== ports) as number);
+  return true;
 }
 
 /** The first bytes of the stream with these added; undefined when the recording lacks some of them. */
@@ -133,7 +177,12 @@ export const migrationFamily: FileFamily = {
   ioctl,
   io,
   countsIo: true,
-  release(tx, file) {
-    tx.world.migrations.delete(file.object);
+  release(tx, { object }) {
+    const file = tx.world.migrations.get(object);
+    if (file === undefined) return;
+    const { saving, resuming } = tx.world.devices.get(file.device)?.migration ?? {};
+    if (object === saving || object === resuming)
+      tx.world.migrations.set(object, Object.freeze({ ...file, fdOpen: false }));
+    else tx.world.migrations.delete(object);
   },
 };

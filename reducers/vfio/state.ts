@@ -186,8 +186,12 @@ export interface MigrationFile {
   readonly direction: 'save' | 'resume';
   /** The device left the transfer; every read and write fails from here on. */
   readonly disabled: boolean;
-  /** Bytes that the driver offers or was given, and the position of the next read or write. */
+  /** The user has an fd of it. The driver holds the file as well, from its making until it shuts it. */
+  readonly fdOpen: boolean;
+  /** Bytes that the driver was given, or offers besides its ports; and the position of the next read or write. */
   readonly filledBytes: number;
+  /** mtty: its ports, whose number is a fact, are offered as well. */
+  readonly hasPorts: boolean;
   readonly positionBytes: number;
   /** First bytes of what was written, as many as the driver's header has. */
   readonly header: Bytes;

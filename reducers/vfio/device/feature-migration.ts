@@ -2,9 +2,9 @@ import { add } from '../../../core/u64.js';
 import { find } from '../../answer.js';
 import type { Call } from '../../call.js';
 import { MTTY_MIGRATION_FLAGS, mttyDataBytes, mttyPortsOfData } from '../../devices/vfio-mtty.js';
-import { deviceKey, teach } from '../facts.js';
+import { deviceKey } from '../facts.js';
 import type { VfioDevice } from '../state.js';
-import { portsOf } from './region.js';
+import { portsOf, teachPorts } from './region.js';
 
 /**
  * Features MIGRATION (which optional states the device has) and MIG_DATA_SIZE (how much its stop-copy data will be).
@@ -34,5 +34,5 @@ export function dataSize(call: Call, device: VfioDevice): void {
   if (told === undefined) return;
   const many = mttyPortsOfData(Number(told)) ?? 1;
   call.out64(DATA_OFFSET, mttyDataBytes(many), 'stop_copy_length');
-  teach(call, deviceKey(device.name, 'ports'), many);
+  teachPorts(call, device, many);
 }

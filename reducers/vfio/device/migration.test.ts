@@ -4,7 +4,7 @@ import { suite } from '../../../core/testing.js';
 import { Bytes } from '../../../core/bytes.js';
 import { mttyHeaderValid } from '../../devices/vfio-mtty.js';
 import { MIGRATION_FILE_RULES as F } from '../migration-file.js';
-import { checkRows, Lab, MDEV, type Row, struct } from '../testing.js';
+import { checkRows, Lab, MDEV, type Row, struct, text } from '../testing.js';
 import {
   DEVICE_FEATURE,
   DEVICE_GET_REGION_INFO,
@@ -15,6 +15,7 @@ import {
   FEATURE_MIGRATION,
   FEATURE_PROBE,
   FEATURE_SET,
+  GROUP_GET_DEVICE_FD,
   MIG_GET_PRECOPY_INFO,
   MIGRATION_P2P,
   MIGRATION_PRE_COPY,
@@ -136,13 +137,22 @@ const STATE_GET = FEATURE_GET | FEATURE_MIG_DEVICE_STATE;
 const STATE_SET = FEATURE_SET | FEATURE_MIG_DEVICE_STATE;
 const NO_FD = 0xffff_ffff;
 
-/** An mtty with two ports on fd 5, running. */
-function mtty(lab: Lab): Lab {
+/** An mtty on fd 5, running, whose number of ports nothing told. */
+function anyMtty(lab: Lab): Lab {
   lab.device(MDEV);
   lab.good(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, FEATURE_PROBE | FEATURE_MIGRATION]) }));
-  const bar1 = struct(32, [4, 3], [8, 1], [16, 8, 8], [28, 0x100]);
-  lab.good(lab.ioctl(5, DEVICE_GET_REGION_INFO, { in: struct(32, [8, 1]), out: bar1 }));
   lab.good(lab.ioctl(5, DEVICE_RESET));
+  return lab;
+}
+
+function ports(lab: Lab, many: number) {
+  const bar1 = struct(32, [4, 3], [8, 1], [16, many === 2 ? 8 : 0, 8], [28, 0x100]);
+  return lab.ioctl(5, DEVICE_GET_REGION_INFO, { in: struct(32, [8, 1]), out: bar1 });
+}
+
+/** {@link anyMtty} with two ports. */
+function mtty(lab: Lab): Lab {
+  anyMtty(lab).good(ports(lab, 2));
   return lab;
 }
 
@@ -259,6 +269,115 @@ test('resuming: a whole state lets the device stop', () => {
   lab.good(go(lab, RUNNING));
   lab.good(at(lab, RUNNING));
   assert.ok(mttyHeaderValid(header, 2) && !mttyHeaderValid(header, 1));
+});
+
+test('what was written counts, and not the fd: RESUMING ends by the file that the driver holds', () => {
+  for (const target of [STOP, RUNNING, PRE_COPY, STOP_COPY]) {
+    const empty = mtty(new Lab());
+    empty.good(go(empty, RESUMING, 6));
+    empty.close(6);
+    empty.good(go(empty, target, NO_FD, 'EINVAL'));
+    empty.good(at(empty, RESUMING));
+  }
+  const part = mtty(new Lab());
+  part.good(go(part, RESUMING, 6));
+  part.good(write(part, header.slice(0, 95)));
+  part.close(6);
+  part.good(go(part, RUNNING, NO_FD, 'EINVAL'));
+  const whole = mtty(new Lab());
+  whole.good(go(whole, RESUMING, 6));
+  whole.good(write(whole, header));
+  whole.close(6);
+  whole.good(go(whole, PRE_COPY, 6));
+  whole.good(at(whole, PRE_COPY));
+  assert.is(whole.world.migrations.size, 1, 'the file of the ended transfer is gone');
+});
+
+test('an mtty that was closed in RESUMING has lost its file: what a SET does is not known', () => {
+  const lab = mtty(new Lab());
+  lab.good(go(lab, RESUMING, 6));
+  lab.close(5);
+  lab.good(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), ret: 5 }));
+  lab.good(at(lab, RESUMING));
+  lab.good(go(lab, RESUMING));
+  const answer = go(lab, STOP, NO_FD, 'EINVAL');
+  assert.is(answer.verdict, 'unknown');
+  assert.match(answer.unknown, 'lost by closing');
+});
+
+test('the file of PRE_COPY goes on in STOP_COPY, also behind its end and through a closed fd of it', () => {
+  const lab = mtty(new Lab());
+  lab.good(go(lab, PRE_COPY, 6));
+  lab.good(read(lab, 24, 24));
+  lab.good(read(lab, 24, 0));
+  lab.good(go(lab, STOP_COPY));
+  lab.good(go(lab, STOP_COPY));
+  lab.good(read(lab, 26, 26));
+  lab.good(read(lab, 64, 46));
+  const shut = mtty(new Lab());
+  shut.good(go(shut, PRE_COPY, 6));
+  shut.close(6);
+  shut.good(go(shut, STOP_COPY));
+  shut.good(go(shut, RUNNING));
+  assert.is(shut.world.migrations.size, 0);
+});
+
+test('the first feature seen of an mtty can be a SET: its state and data fd are taken from the answer', () => {
+  const lab = new Lab().device(MDEV);
+  assert.is(go(lab, PRE_COPY, 6).verdict, 'unknown');
+  lab.good(at(lab, PRE_COPY));
+  lab.good(read(lab, 4096, 24));
+});
+
+// ---- how many ports -------------------------------------------------------------------------------------------
+
+test('answers tell how many ports an mtty has where these decide, and only there', () => {
+  const saving = (): Lab => {
+    const lab = anyMtty(new Lab());
+    lab.good(go(lab, STOP_COPY, 6));
+    assert.is(read(lab, 60, 60).verdict, 'match', 'any mtty has one port');
+    return lab;
+  };
+  const resuming = (): Lab => {
+    const lab = anyMtty(new Lab());
+    lab.good(go(lab, RESUMING, 6));
+    return lab;
+  };
+  const noHeader = (lab: Lab): Lab => {
+    // It fails the first time, and counts.
+    lab.good(write(lab, struct(24), 'EFAULT'));
+    return lab;
+  };
+  const rows: readonly [string, Lab, (lab: Lab) => { verdict: string }, string, number][] = [
+    ['read to the end of one', saving(), (l) => read(l, 36, 0), 'learned', 1],
+    ['read on', saving(), (l) => read(l, 30, 30), 'learned', 2],
+    ['write too much for one', noHeader(resuming()), (l) => write(l, struct(72), 'ENOMEM'), 'unknown', 1],
+    ['write more than one takes', noHeader(resuming()), (l) => write(l, struct(72)), 'learned', 2],
+    ['header of two taken', resuming(), (l) => write(l, header.slice(0, 24)), 'learned', 2],
+    ['header of two refused', resuming(), (l) => write(l, header.slice(0, 24), 'EFAULT'), 'unknown', 1],
+  ];
+  for (const [name, lab, call, verdict, many] of rows) {
+    assert.is(call(lab).verdict, verdict, name);
+    assert.is(ports(lab, many).verdict, 'match', name);
+  }
+  for (const [errno, many] of [
+    ['', 1],
+    ['EINVAL', 2],
+  ] as const) {
+    const lab = noHeader(resuming());
+    assert.is(write(lab, struct(36)).verdict, 'match');
+    assert.is(go(lab, STOP, NO_FD, errno).verdict, 'unknown');
+    lab.good(at(lab, errno === '' ? STOP : RESUMING));
+    assert.is(ports(lab, many).verdict, 'match');
+  }
+});
+
+test('the header that is read names the ports', () => {
+  const lab = anyMtty(new Lab());
+  lab.good(go(lab, PRE_COPY, 6));
+  const answer = lab.io(6, 'read', 24, header.slice(0, 24));
+  assert.is(answer.verdict, 'learned');
+  assert.is(ports(lab, 2).verdict, 'match');
 });
 
 test('GET_PRECOPY_INFO counts what is left, and clears flags once version 2 is asked for', () => {

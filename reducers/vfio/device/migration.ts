@@ -2,7 +2,7 @@ import { Bytes } from '../../../core/bytes.js';
 import { add } from '../../../core/u64.js';
 import { find } from '../../answer.js';
 import type { Call } from '../../call.js';
-import { MTTY_HEADER_BYTES, MTTY_MIGRATION_FLAGS, mttyDataBytes, portsBytes } from '../../devices/vfio-mtty.js';
+import { MTTY_HEADER_BYTES, MTTY_MIGRATION_FLAGS, mttyDataBytes, mttyPortCounts } from '../../devices/vfio-mtty.js';
 import { installFd } from '../../files/fds.js';
 import { outFd } from '../../new-fd.js';
 import { patchDevice, shutMigrationFiles } from '../devices.js';
@@ -17,7 +17,7 @@ import {
   STATE_RUNNING,
   STATE_STOP_COPY,
 } from './migration-fsm.js';
-import { portsOf } from './region.js';
+import { portsOf, teachPorts } from './region.js';
 
 /**
  * Feature MIG_DEVICE_STATE (drivers/vfio/vfio_main.c, `vfio_ioctl_device_feature_mig_device_state`; the driver's
@@ -25,7 +25,11 @@ import { portsOf } from './region.js';
  *
  * The device walks state by state; where a step fails it stays in the state before. Entering RESUMING, or the saving group
  * from outside, makes a data fd, which the call returns; leaving them shuts it. data_fd comes back as -1 otherwise, also
- * when the call fails.
+ * when the call fails. Within the saving group the file stays, and STOP_COPY adds to it.
+ *
+ * Leaving RESUMING, mtty wants all of its state in the file that it made, whether or not the user still has an fd of it. A
+ * device that was closed in RESUMING has no file any more and the state nevertheless; the driver then runs into a null
+ * pointer, so that the call may have any outcome.
  */
 export const MIG_STATE_RULES = {
   noWay: {
@@ -88,45 +92,76 @@ export function setMigrationState(call: Call, device: VfioDevice): void {
     unknownState(call, device, wanted);
     return;
   }
-  const steps = planSteps(call, device, flags, wanted);
-  if (steps.rule === undefined && steps.opens !== 0) outFd(call, FD_OFFSET, 'data_fd');
-  else call.out32(FD_OFFSET, NO_FD, 'data_fd');
-  if (steps.rule !== undefined && refuse(call, steps.rule)) {
-    walk(call, device, steps.way);
+  const steps = planSteps(device, flags, wanted);
+  const written = steps.way.length === 0 ? 'enough' : writtenWhileResuming(call, device);
+  if (written === 'no file' || written === 'unclear') {
+    unclearEnd(call, device, steps, written);
     return;
   }
+  const rule = written === 'too little' ? R.incomplete : steps.rule;
+  if (rule === undefined && steps.opens !== 0) outFd(call, FD_OFFSET, 'data_fd');
+  else call.out32(FD_OFFSET, NO_FD, 'data_fd');
+  if (rule !== undefined && refuse(call, rule)) return;
   if (!call.succeed('mig-state.set')) return;
-  walk(call, device, steps.rule === undefined ? steps.way : [wanted]);
+  walk(call, device, rule === undefined ? steps.way : [wanted]);
   enterFd(call, device.name);
 }
 
 function unknownState(call: Call, device: VfioDevice, wanted: number): void {
-  const happened = call.unknown('the migration state of the device was not asked yet (GET of MIG_DEVICE_STATE)');
-  if (!happened) return;
+  if (!unknownSet(call, 'the migration state of the device was not asked yet (GET of MIG_DEVICE_STATE)')) return;
   changeState(call, device.name, wanted);
   if (toldFd(call) === undefined) return;
   openFile(call, device, wanted === STATE_RESUMING ? 'resume' : 'save', wanted);
   enterFd(call, device.name);
 }
 
+/** A SET whose outcome is not known. Whether it made a data fd is not known either, also where success is known. */
+function unknownSet(call: Call, reason: string): boolean {
+  call.outUnknown(add(call.arg, FD_OFFSET), 4, reason);
+  return call.unknown(reason);
+}
+
+type Written = 'enough' | 'too little' | 'no file' | 'unclear';
+
+/** Whether a device may leave RESUMING: mtty checks how much was written, other drivers are taken to be content. */
+function writtenWhileResuming(call: Call, device: VfioDevice): Written {
+  if (device.driver !== 'mtty' || device.migration.state !== STATE_RESUMING) return 'enough';
+  const file = call.tx.world.migrations.get(device.migration.resuming);
+  if (file === undefined) return 'no file';
+  const counts = mttyPortCounts(portsOf(call, device));
+  const enough = counts.filter((ports) => file.filledBytes >= mttyDataBytes(ports)).length;
+  if (enough === 0) return 'too little';
+  return enough === counts.length ? 'enough' : 'unclear';
+}
+
+/** The answer tells where the device is, and, where its ports decide, that it has one (enough was written) or two. */
+function unclearEnd(call: Call, device: VfioDevice, steps: Steps, written: 'no file' | 'unclear'): void {
+  const lost = 'what was written in RESUMING is not in the recording, or was lost by closing the device';
+  const happened = unknownSet(call, written === 'no file' ? lost : 'how many ports the mtty has was not shown yet');
+  if (written === 'unclear' && (happened || call.recordedErrno === R.incomplete.errno))
+    teachPorts(call, device, happened ? 1 : 2);
+  if (!happened) return;
+  walk(call, device, steps.way);
+  enterFd(call, device.name);
+}
+
 interface Steps {
   /** States that are reached, in order. */
   readonly way: readonly number[];
-  /** Why the walk ends early. */
+  /** Why the walk does not begin. */
   readonly rule: Rule | undefined;
   /** State whose entering makes a data fd, 0 when none does. */
   readonly opens: number;
 }
 
-function planSteps(call: Call, device: VfioDevice, flags: number, wanted: number): Steps {
+function planSteps(device: VfioDevice, flags: number, wanted: number): Steps {
   const reached: number[] = [];
   let at = device.migration.state;
   let saving = device.migration.saving !== 0;
   let opens = 0;
   while (at !== wanted) {
     const next = nextState(flags, at, wanted);
-    if (next === undefined) return { way: reached, rule: R.noWay, opens };
-    if (at === STATE_RESUMING && resumingIncomplete(call, device)) return { way: reached, rule: R.incomplete, opens };
+    if (next === undefined) return { way: [], rule: R.noWay, opens: 0 };
     if (makesFile(at, next, saving)) opens = next;
     if (endsTransfer(at, next)) saving = false;
     reached.push(next);
@@ -146,14 +181,6 @@ function endsTransfer(from: number, to: number): boolean {
   return (isSaving(from) && !isSaving(to)) || from === STATE_RESUMING;
 }
 
-/** mtty checks on leaving RESUMING how much was written; other drivers are taken to be content. */
-function resumingIncomplete(call: Call, device: VfioDevice): boolean {
-  if (device.driver !== 'mtty') return false;
-  const file = call.tx.world.migrations.get(device.migration.resuming);
-  const ports = portsOf(call, device);
-  return file !== undefined && ports !== undefined && file.filledBytes < mttyDataBytes(ports);
-}
-
 /** Goes through the states, with what each step does to the data fds. */
 function walk(call: Call, device: VfioDevice, states: readonly number[]): void {
   let at = device.migration.state;
@@ -171,14 +198,14 @@ function walk(call: Call, device: VfioDevice, states: readonly number[]): void {
 /** A new data file of the device. mtty offers its header at once, and its ports when it is stopped. */
 function openFile(call: Call, device: VfioDevice, direction: 'save' | 'resume', state: number): void {
   const id = call.tx.nextId('migrations');
-  const ports = portsOf(call, device) ?? 0;
-  const saved = MTTY_HEADER_BYTES + (state === STATE_STOP_COPY ? portsBytes(ports) : 0);
   const file: MigrationFile = Object.freeze({
     id,
     device: device.name,
     direction,
     disabled: false,
-    filledBytes: direction === 'save' && device.driver === 'mtty' ? saved : 0,
+    fdOpen: false,
+    filledBytes: direction === 'save' && device.driver === 'mtty' ? MTTY_HEADER_BYTES : 0,
+    hasPorts: state === STATE_STOP_COPY,
     positionBytes: 0,
     header: Bytes.EMPTY,
   });
@@ -191,9 +218,7 @@ function openFile(call: Call, device: VfioDevice, direction: 'save' | 'resume', 
 
 function fillSaved(call: Call, device: VfioDevice): void {
   const file = call.tx.world.migrations.get(device.migration.saving);
-  if (file === undefined) return;
-  const filledBytes = file.filledBytes + portsBytes(portsOf(call, device) ?? 0);
-  call.tx.world.migrations.set(file.id, Object.freeze({ ...file, filledBytes }));
+  if (file !== undefined) call.tx.world.migrations.set(file.id, Object.freeze({ ...file, hasPorts: true }));
 }
 
 /** The data fd that the recording shows, or undefined for none. */
@@ -209,7 +234,9 @@ function enterFd(call: Call, name: string): void {
   if (device === undefined || fd === undefined) return;
   const resuming = device.migration.state === STATE_RESUMING;
   const object = resuming ? device.migration.resuming : device.migration.saving;
-  if (object === 0) return;
+  const file = call.tx.world.migrations.get(object);
+  if (file === undefined) return;
+  call.tx.world.migrations.set(object, Object.freeze({ ...file, fdOpen: true }));
   const path = device.driver === 'mtty' ? 'anon_inode:mtty_mig' : '';
   installFd(
     call.tx,

@@ -93,6 +93,11 @@ export function portsOf(call: Call, device: VfioDevice): number | undefined {
   return smallFact(call.tx, deviceKey(device.name, 'ports'));
 }
 
+/** An answer showed how many ports an mtty has. */
+export function teachPorts(call: Call, device: VfioDevice, ports: number): void {
+  if (portsOf(call, device) !== ports) teach(call, deviceKey(device.name, 'ports'), ports);
+}
+
 /** A device whose class was not read is taken for no VGA controller until an answer shows that it is one. */
 function vgaRefused(call: Call, device: VfioDevice): boolean {
   const vga = isVga(call, device);
@@ -216,7 +221,7 @@ function mttyRegion(call: Call, device: VfioDevice, index: number): void {
     const told = find(call.memOut, add(call.arg, 16), 8)?.u64(0);
     if (told === undefined) return;
     const ports = told === 0 ? 1 : 2;
-    teach(call, deviceKey(device.name, 'ports'), ports);
+    teachPorts(call, device, ports);
     bytes = mttyRegionBytes(index, ports) ?? 0;
   }
   call.out64(16, bytes, 'size');
