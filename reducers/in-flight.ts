@@ -177,6 +177,7 @@ function pastOf(tx: Tx, spaceId: number, seq: number, { start, last }: Interval,
   space.pins.freeze();
   const pages = tx.world.pageTables.get(spaceId);
   pages?.runs.freeze();
+  pages?.data.freeze();
   const mirrors: Mirror[] = [];
   if (pages !== undefined) {
     for (const mirror of tx.world.mirrors.values()) if (mirror.space === spaceId) mirrors.push(mirror);

@@ -7,8 +7,8 @@ import type { Deferred, Mirror } from './hmm/state.js';
 import type { Flight } from './in-flight.js';
 import type { GapTree } from './iommufd/gaps.js';
 import type { Ioas, IommufdContext, SharedPages, TestDmaBuf } from './iommufd/state.js';
-import type { PageTable } from './memory/pagetable.js';
 import type { LockedPages, SpaceLocked } from './memory/locked.js';
+import type { Kinship, PageCache, PageTable } from './memory/pagetable.js';
 import type { AddressSpace } from './memory/state.js';
 import type { MigrationFile, VfioContainer, VfioDevice, VfioGroup } from './vfio/state.js';
 
@@ -58,6 +58,10 @@ export interface World {
   readonly mirrors: OrderedMap<number, Mirror>;
   /** CPU page tables by address space id; only of spaces where somebody asks about pages. */
   readonly pageTables: OrderedMap<number, PageTable>;
+  /** Which pages of files are in memory, by what fileKey names; only of files that a space with a page table maps. */
+  readonly pageCaches: OrderedMap<string, PageCache>;
+  /** Address spaces related by fork, by an id of their own; only of spaces with a page table. */
+  readonly kinships: OrderedMap<number, Kinship>;
   /** Kernel addresses of an mm, as kernel events name it -> address space id. */
   readonly mms: OrderedMap<U64, number>;
   /** By the kernel's address of an mm: its invalidations that are under way, and the mirrors that drivers report. */
@@ -96,6 +100,8 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'migrations',
   'mirrors',
   'pageTables',
+  'pageCaches',
+  'kinships',
   'mms',
   'notified',
   'deferred',
@@ -106,7 +112,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'counters',
 ];
 
-const TEXTUAL: ReadonlySet<keyof World> = new Set(['devices', 'facts', 'stoppedParts', 'counters']);
+const TEXTUAL: ReadonlySet<keyof World> = new Set(['devices', 'facts', 'pageCaches', 'stoppedParts', 'counters']);
 
 /** The state before the first event. */
 export function emptyWorld(): World {

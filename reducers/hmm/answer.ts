@@ -10,6 +10,7 @@ import type { CommandName, Outcome, Range } from './commands.js';
 import { coherentPages, noteCoherentPages } from './devices.js';
 import type { Machine } from './machine.js';
 import type { Mirror } from './state.js';
+import { followContents } from './copies.js';
 import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './trials.js';
 
 /**
@@ -68,16 +69,25 @@ export function answer(
   else call.unknown(TOUCHED);
   if (call.recordedRet === null) return;
   const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
-  // A failure tells nothing of the size, but what came before it was done: a device has small pages first (`dmirror_device_init`).
-  const failedAlike = certain && first.outcome.errno !== '';
-  const chosen = (failedAlike ? agreeing.find((trial) => trial.pages === 'small') : undefined) ?? agreeing[0] ?? first;
+  const chosen = (certain ? likelier(agreeing, mirror.device) : agreeing[0]) ?? first;
   const lost = certain && agreeing.length === 0;
   if ((lost || chosen.machine.knowledge === 'nothing') && name === 'snapshot')
     adoptTold(call, mirror, chosen.machine, args);
-  if (pages.length > 1 || chosen.machine.askedPages) learnPages(call, mirror, agreeing);
+  if (call.recordedRet === 0) followContents(call.tx, mirror, name, args, chosen, own);
   chosen.machine.store(call.tx);
+  if (pages.length > 1 || chosen.machine.askedPages) learnPages(call, mirror, agreeing);
   // The recording contradicts what calls seemed to determine: one finding, and not one for each call that follows.
   if (lost) forgetKnowledge(call.tx, mirror.space);
+}
+
+/**
+ * Where either size of free pages gives the answer: a device has small ones at boot (`dmirror_device_init`), so that size is
+ * taken, unless there would be huge pages now; whether these are huge shows later. See devices.ts for what happens
+ * when the size turns out to be the other one.
+ */
+function likelier(trials: readonly Trial[], device: number): Trial | undefined {
+  const huge = trials.find(({ pages, machine }) => pages === 'large' && machine.madeHuge === device);
+  return huge ?? trials.find(({ pages }) => pages === 'small') ?? trials[0];
 }
 
 /** The recorded answer is that of one size only: from now on it is known. */

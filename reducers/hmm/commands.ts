@@ -1,12 +1,13 @@
 import { firstGap, type Interval } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { type Pte, pieces, setRun } from '../memory/pagetable.js';
+import { PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { type Machine, NOTIFY_EXCLUSIVE, type WorkMirror } from './machine.js';
 import { migrateToDevice, migrateToSystem } from './migrate.js';
 import { entriesIn, firstBare, firstRefused, putEntries } from './mirror-table.js';
 import { type HmmPfns, hmmRangeFault } from './range-fault.js';
+import { splitEntries } from './sharing.js';
 import { isPrivateDevice, type MirrorPte } from './state.js';
 import { touch } from './touch.js';
 
@@ -178,8 +179,15 @@ function exclusive(machine: Machine, mirror: WorkMirror, range: Range): Outcome 
     if (vma === undefined || (vma.prot & PROT_WRITE) === 0 || vma.traits & (VMA_PFNMAP | VMA_GUARD))
       return failed('EFAULT', 'exclusive.pages');
     const end = min(vma.last, range.last);
-    if (vma.traits & VMA_HUGETLB || vma.flags & MAP_SHARED) return failed('EOPNOTSUPP', 'exclusive.anonymous');
+    if (vma.traits & VMA_HUGETLB || vma.flags & MAP_SHARED) {
+      // The page is faulted in before it is looked at.
+      const there = touch(machine, vma, at, add(at, PAGE_BYTES - 1), true);
+      return there ? failed('EOPNOTSUPP', 'exclusive.anonymous') : failed('EFAULT', 'exclusive.pages');
+    }
+    // What one entry maps is split, before it is faulted in and after (FOLL_SPLIT_PMD).
+    splitEntries(machine, at, end);
     if (!touch(machine, vma, at, end, true)) return failed('EFAULT', 'exclusive.pages');
+    splitEntries(machine, at, end);
     takeFromCpu(machine, mirror, at, end);
     if (end >= range.last) return readBack(mirror, range, 'exclusive');
     at = add(end, 1);

@@ -1,3 +1,5 @@
+import type { RangeMap } from '../../core/interval.js';
+import { type Pte, type PteRun, setRun } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
 import { type CoherentPages, Machine } from './machine.js';
 import { evictDevice } from './migrate.js';
@@ -6,7 +8,8 @@ import { isPrivateDevice } from './state.js';
 /**
  * The dmirror devices themselves: whose memory is where, and what is known of their free pages. A device with
  * private memory always finds room; of one with coherent memory the size of the free pages depends on what happened
- * since boot, see `allocate` in migrate.ts. It is a fact of the machine, learned from the first page that is taken.
+ * since boot, see `allocate` in migrate.ts. It is a fact of the machine, learned from the first page that is taken; until
+ * then the likelier size is assumed, and corrected when it was wrong.
  */
 
 const UNKNOWN_PAGES: readonly CoherentPages[] = ['large', 'small'];
@@ -24,8 +27,23 @@ export function coherentPages(tx: Tx, device: number): readonly CoherentPages[] 
 }
 
 export function noteCoherentPages(tx: Tx, device: number, pages: CoherentPages, seq: number): void {
-  if (isPrivateDevice(device) || tx.world.facts.get(key(device))?.value === pages) return;
+  const known = tx.world.facts.get(key(device))?.value;
+  if (isPrivateDevice(device) || known === pages) return;
   tx.world.facts.set(key(device), Object.freeze({ value: pages, since: seq }));
+  if (known !== undefined || pages === 'fresh') return;
+  for (const table of [...tx.world.pageTables.values()])
+    if (table.devices & (1 << device)) correct(tx.openTable(tx.world.pageTables, table.space, 'runs'), device, pages);
+}
+
+/** What was taken to have migrated while the size was not known: there never were pages of the other size. */
+function correct(runs: RangeMap<PteRun>, device: number, pages: 'small' | 'large'): void {
+  const wrong = [...runs.values()].filter((run) => run.device === device && run.large !== (pages === 'large'));
+  for (const run of wrong) setRun(runs, run.start, run.last, corrected(run, pages));
+}
+
+/** A page in memory of a device, as it is when the device's free pages have a size. */
+export function corrected(run: PteRun, pages: 'small' | 'large'): Pte {
+  return pages === 'small' ? { ...run, huge: false, large: false } : { ...run, kind: 'anon', device: -1, mirror: 0 };
 }
 
 /** All memory of the device goes back to the system, in every process; with RELEASE its chunks go too. */

@@ -13,7 +13,7 @@ import { OrderedMap } from '../../core/ordered-map.js';
 import { max, min, type U64 } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import { surelyEmpty } from '../memory/lookup.js';
-import { type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
+import { newPte, type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
 import type { AddressSpace } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { dropEntries, trimPte } from './mirror-table.js';
@@ -206,12 +206,12 @@ function learnedFrom(
   const vma = rangeAt(space.vmas, at);
   if (vma === undefined && surelyEmpty(space, at)) return undefined;
   const write = access !== 'read';
-  const page = { write, cow: false, huge: false, device: -1, mirror: 0, since } as const;
-  if (access === 'atomic') return { ...page, kind: 'exclusive' };
-  if (pte === undefined) return { ...page, kind: vma !== undefined && isPrivateAnonymous(vma) ? 'anon' : 'file' };
+  if (access === 'atomic') return newPte('exclusive', since, { write });
+  if (pte === undefined)
+    return newPte(vma !== undefined && isPrivateAnonymous(vma) ? 'anon' : 'file', since, { write });
   if (!write || pte.write) return undefined;
   if (!mustCopy(pte, vma !== undefined && (vma.flags & MAP_SHARED) !== 0)) return { ...pte, write };
-  return inMotion(tx.world, mm, at, pte.since) ? { ...page, kind: 'anon' } : undefined;
+  return inMotion(tx.world, mm, at, pte.since) ? newPte('anon', since, { write }) : undefined;
 }
 
 /** Whether a write must put another page in the place of the one that the entry means. */

@@ -5,7 +5,7 @@ import type { Families } from '../family.js';
 import { processOf } from '../files/processes.js';
 import type { Process } from '../files/state.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { PAGE_BYTES, pageTableOf, raiseKnowledge, setRun } from '../memory/pagetable.js';
+import { newPte, PAGE_BYTES, pageTableOf, raiseKnowledge, setRun } from '../memory/pagetable.js';
 import { newSpace, putSpace } from '../memory/spaces.js';
 import type { Tx } from '../tx.js';
 import type { World } from '../world.js';
@@ -63,8 +63,7 @@ function notePage(tx: Tx, space: number, start: U64, write: boolean, since: numb
   const runs = tx.openTable(tx.world.pageTables, space, 'runs');
   const known = rangeAt(runs, start);
   if (known !== undefined && (known.write || !write)) return;
-  const pte = { kind: 'file', write, cow: false, huge: false, device: -1, mirror: 0, since } as const;
-  setRun(runs, start, add(start, PAGE_BYTES - 1), pte);
+  setRun(runs, start, add(start, PAGE_BYTES - 1), newPte('file', since, { write }));
 }
 
 /** The space that a fault is about; undefined while nothing tells. */

@@ -1,9 +1,13 @@
-import { type RangeMap, rangeAt } from '../../core/interval.js';
-import { add, alignDown, alignUp, sub, type U64, U64_MAX } from '../../core/u64.js';
-import { clearRuns, PAGE_BYTES, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
-import type { AddressSpace, Vma } from '../memory/state.js';
+import { firstOverlap, type Interval, type RangeMap } from '../../core/interval.js';
+import { OrderedMap } from '../../core/ordered-map.js';
+import { add, alignDown, alignUp, max, sub, type U64, U64_MAX } from '../../core/u64.js';
+import { MAP_SHARED } from '../memory/flags.js';
+import { fileKey } from '../memory/identity.js';
+import { clearRuns, type DataRun, PAGE_BYTES, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
+import { backingOf } from '../memory/substance.js';
+import { type AddressSpace, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
-import type { World } from '../world.js';
+import { mergedVma } from './merged.js';
 import { dropEntries } from './mirror-table.js';
 import type { Invalidation, Mirror, MirrorPte } from './state.js';
 
@@ -15,6 +19,8 @@ export const NOTIFY_PROTECTION_PAGE = 3;
 export const NOTIFY_RELEASE = 5;
 export const NOTIFY_MIGRATE = 6;
 export const NOTIFY_EXCLUSIVE = 7;
+
+const NO_PAGES: RangeMap<Interval> = OrderedMap.numeric<U64, Interval>().freeze();
 
 /** A mirror while the machine works on it. */
 export interface WorkMirror {
@@ -50,17 +56,27 @@ export class Machine {
   coherentPages: CoherentPages = 'small';
   /** Whether that made a difference. */
   askedPages = false;
+  /** The coherent device that gave a huge page, or -1. */
+  madeHuge = -1;
+  /** Shared pages were moved by mremap. */
+  strayed: boolean;
+  #data: RangeMap<DataRun>;
   readonly #table: PageTable;
-  readonly #files: World['files'];
+  readonly #tx: Tx;
+  #kin: readonly Machine[] | undefined;
+  /** Page caches that were looked at, by key. */
+  #caches = new Map<string, RangeMap<Interval>>();
 
-  private constructor(space: AddressSpace, table: PageTable, seq: number, files: World['files']) {
-    this.#files = files;
+  private constructor(tx: Tx, space: AddressSpace, table: PageTable, seq: number) {
+    this.#tx = tx;
     this.space = space;
     this.seq = seq;
     this.#table = table;
     this.derives = table.knowledge !== 'events';
     this.runs = table.runs;
+    this.#data = table.data;
     this.devices = table.devices;
+    this.strayed = table.strayed;
   }
 
   /**
@@ -72,7 +88,7 @@ export class Machine {
     if (space === undefined) return undefined;
     pageTableOf(tx, spaceId, 'nothing');
     const runs = tx.openTable(tx.world.pageTables, spaceId, 'runs');
-    const machine = new Machine(space, tx.world.pageTables.get(spaceId) as PageTable, seq, tx.world.files);
+    const machine = new Machine(tx, space, tx.world.pageTables.get(spaceId) as PageTable, seq);
     machine.runs = runs;
     const concerned: Mirror[] = [];
     for (const mirror of tx.world.mirrors.values()) if (mirror.space === spaceId) concerned.push(mirror);
@@ -83,17 +99,37 @@ export class Machine {
   }
 
   /** A machine of a state that is over: for trials only, never stored. */
-  static past(
-    space: AddressSpace,
-    pages: PageTable,
-    mirrors: readonly Mirror[],
-    files: World['files'],
-    seq: number,
-  ): Machine {
-    const machine = new Machine(space, pages, seq, files);
+  static past(tx: Tx, space: AddressSpace, pages: PageTable, mirrors: readonly Mirror[], seq: number): Machine {
+    const machine = new Machine(tx, space, pages, seq);
     machine.runs = pages.runs.edit();
+    machine.#data = pages.data.freeze();
     for (const mirror of mirrors) machine.mirrors.push(workMirror(mirror, mirror.ptes.edit()));
     return machine;
+  }
+
+  /**
+   * The spaces that may share pages with this one since a fork, as machines that are copied and stored with it. Loaded when
+   * somebody asks; O(number of living relatives), as the kernel's walk over who maps a page.
+   */
+  kin(): readonly Machine[] {
+    this.#kin ??= this.#loadKin();
+    return this.#kin;
+  }
+
+  #loadKin(): readonly Machine[] {
+    const { world } = this.#tx;
+    const found: Machine[] = [];
+    const ids = [...(world.kinships.get(this.#table.family)?.members.keys() ?? [])];
+    for (const id of ids) {
+      const space = id === this.space.id ? undefined : world.spaces.get(id);
+      const pages = world.pageTables.get(id);
+      if (space === undefined || pages === undefined) continue;
+      pages.runs.freeze();
+      const mirrors = [...world.mirrors.values()].filter((mirror) => mirror.space === id);
+      for (const mirror of mirrors) mirror.ptes.freeze();
+      found.push(Machine.past(this.#tx, space, pages, mirrors, this.seq));
+    }
+    return found;
   }
 
   get knowledge(): PageTable['knowledge'] {
@@ -102,11 +138,16 @@ export class Machine {
 
   /** An independent machine in the same state, or with other VMAs. */
   copy(space: AddressSpace = this.space): Machine {
-    const other = new Machine(space, this.#table, this.seq, this.#files);
+    const other = new Machine(this.#tx, space, this.#table, this.seq);
     const runs = this.runs.freeze();
     this.runs = runs.edit();
     other.runs = runs.edit();
+    this.#data = this.#data.freeze();
+    other.#data = this.#data;
     other.devices = this.devices;
+    other.strayed = this.strayed;
+    other.#kin = this.#kin?.map((kin) => kin.copy());
+    for (const [key, pages] of this.#caches) other.#caches.set(key, pages.freeze());
     other.coherentPages = this.coherentPages;
     for (const mirror of this.mirrors) {
       const frozen = mirror.ptes.freeze();
@@ -118,12 +159,55 @@ export class Machine {
 
   /** Makes this state the state of the transaction. The machine must not be used afterwards. */
   store(tx: Tx): void {
-    const { runs, devices } = this;
+    const { runs, devices, strayed } = this;
     const now = tx.world.pageTables.get(this.#table.space) ?? this.#table;
+    const data = this.#data;
     if (runs !== now.runs) tx.adopt(runs);
-    if (runs !== now.runs || devices !== now.devices)
-      tx.world.pageTables.set(now.space, Object.freeze({ ...now, runs, devices }));
+    if (data !== now.data) tx.adopt(data);
+    if (runs !== now.runs || data !== now.data || devices !== now.devices || strayed !== now.strayed)
+      tx.world.pageTables.set(now.space, Object.freeze({ ...now, runs, data, devices, strayed }));
     for (const mirror of this.mirrors) storeMirror(tx, mirror);
+    for (const kin of this.#kin ?? []) kin.store(tx);
+    for (const [key, pages] of this.#caches) {
+      if (pages === tx.world.pageCaches.get(key)?.pages) continue;
+      tx.world.pageCaches.set(key, Object.freeze({ key, pages: tx.adopt(pages) }));
+    }
+  }
+
+  /** What its pages hold. */
+  get data(): RangeMap<DataRun> {
+    return this.#data;
+  }
+
+  /** The same, open: a copy of its own where others see the table. */
+  dataToWrite(): RangeMap<DataRun> {
+    this.#data = this.#data.edit();
+    return this.#data;
+  }
+
+  /** The pages of a file that are in memory. */
+  cache(key: string): RangeMap<Interval> {
+    return this.#caches.get(key) ?? this.#tx.world.pageCaches.get(key)?.pages ?? NO_PAGES;
+  }
+
+  /** The same, open. */
+  cacheToWrite(key: string): RangeMap<Interval> {
+    const open = this.cache(key).edit();
+    this.#caches.set(key, open);
+    return open;
+  }
+
+  /** What the page cache knows the memory of a mapping by; '' where the memory is not of a file. */
+  fileKey(vma: Vma): string {
+    if (vma.traits & (VMA_HUGETLB | VMA_PFNMAP)) return '';
+    if (vma.file === 0) return vma.flags & MAP_SHARED ? `shared:${vma.since}` : '';
+    return this.#tx.world.files.get(vma.file)?.kind === 'dmirror' ? '' : fileKey(this.#tx, vma.file);
+  }
+
+  /** Whether the pages of a mapping are kept by memory alone, so that nobody wants to know of the first write. */
+  isMemoryFile(vma: Vma): boolean {
+    const file = this.#tx.world.files.get(vma.file);
+    return vma.file === 0 || (file !== undefined && backingOf(file) === 'memory');
   }
 
   mirror(id: number): WorkMirror | undefined {
@@ -132,14 +216,26 @@ export class Machine {
 
   /** The last address of a file mapping behind which the file has pages, where its size is known: later pages fault. */
   fileLast(vma: Vma): U64 | undefined {
-    const size = vma.file === 0 ? null : (this.#files.get(vma.file)?.sizeBytes ?? null);
+    const size = vma.file === 0 ? null : (this.#tx.world.files.get(vma.file)?.sizeBytes ?? null);
     if (size === null) return undefined;
     const end = alignUp(size, PAGE_BYTES);
     return end > vma.offset ? sub(add(vma.start, sub(end, vma.offset)), 1) : sub(vma.start, 1);
   }
 
   vmaAt(address: U64): Vma | undefined {
-    return rangeAt(this.space.vmas, address);
+    return mergedVma(this.space.vmas, this.runs, address);
+  }
+
+  /** The VMAs that touch a range, in order. */
+  *vmasIn(start: U64, last: U64): Generator<Vma> {
+    for (let at = start; ; ) {
+      const next = firstOverlap(this.space.vmas, at, last);
+      const vma = next === undefined ? undefined : this.vmaAt(max(next.start, at));
+      if (vma === undefined) return;
+      yield vma;
+      if (vma.last >= last) return;
+      at = add(vma.last, 1);
+    }
   }
 
   /** Takes page table entries away, without telling mirrors. */

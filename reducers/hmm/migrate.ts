@@ -1,20 +1,15 @@
-import { add, alignUp, min, sub, type U64 } from '../../core/u64.js';
+import type { Interval } from '../../core/interval.js';
+import { add, min, sub, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import {
-  HUGE_BYTES,
-  hugePart,
-  PAGE_BYTES,
-  type Piece,
-  type Pte,
-  type PteRun,
-  pieces,
-  setRun,
-} from '../memory/pagetable.js';
+import { newPte, PAGE_BYTES, type Pte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
 import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { holdNothing } from './contents.js';
 import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE, type WorkMirror } from './machine.js';
 import { dropEntries, putEntries } from './mirror-table.js';
+import { tellMappers } from './page-cache.js';
+import { blockAround, hugeBlock, relocate, splitEntry, splitPage, splitPages, tellSharers } from './sharing.js';
 import { isPrivateDevice } from './state.js';
-import { hugeAllowed, isPrivateAnonymous } from './touch.js';
+import { isPrivateAnonymous } from './touch.js';
 
 /**
  * Migration between system and device memory as dmirror does it (lib/test_hmm.c, mm/migrate_device.c).
@@ -56,6 +51,15 @@ function eachSegment(
   }
 }
 
+// ---- to the device ---------------------------------------------------------------------------------------
+
+/** What a migration takes: an entry of a huge page, or entries or places of small ones. */
+interface Taken extends Interval {
+  readonly pte: PteRun | undefined;
+  /** One entry or place for the whole block. */
+  readonly whole: boolean;
+}
+
 /** MIGRATE_TO_DEV without the reading back: errno, or ''. */
 export function migrateToDevice(
   machine: Machine,
@@ -66,27 +70,86 @@ export function migrateToDevice(
 ): string {
   return eachSegment(machine, start, last, special, (vma, from, to) => {
     machine.invalidate(NOTIFY_MIGRATE, from, to, mirror.device);
-    for (const piece of pieces(machine.runs, from, to)) toDevice(machine, mirror, vma, piece, from, to);
+    const taken = eachBlock(from, to, (at, end) => takeForDevice(machine, vma, at, end));
+    for (const { pte, start: first, last: end } of taken)
+      if (pte?.kind === 'file') tellMappers(machine, vma, { start: first, last: end });
+      else if (pte !== undefined) tellSharers(machine, pte, { start: first, last: end });
+    // Mirrors hear of all that is taken before the driver stores what it got.
+    const stored = taken.flatMap((one) => toDevice(machine, mirror, vma, one));
+    for (const { start: first, last: end, access } of stored)
+      putEntries(mirror.ptes, first, end, { access, bare: false, since: machine.seq });
     return '';
   });
 }
 
-function toDevice(machine: Machine, mirror: WorkMirror, vma: Vma, piece: Piece, segStart: U64, segLast: U64): void {
-  const { pte } = piece;
-  const empty = pte === undefined || pte.kind === 'zero';
-  if (empty ? !isPrivateAnonymous(vma) : pte.kind !== 'anon' && pte.kind !== 'file') return;
-  const page = allocate(machine, mirror, wholeBlocks(vma, piece, segStart, segLast));
-  const start = page === 'none once' ? add(piece.start, PAGE_BYTES) : piece.start;
-  if (page === 'none' || start > piece.last || pte?.kind === 'file') return;
-  const write = empty ? (vma.prot & PROT_WRITE) !== 0 : pte.write;
-  const kind = isPrivateDevice(mirror.device) ? 'private' : 'coherent';
+function eachBlock<T>(from: U64, to: U64, work: (at: U64, end: U64) => readonly T[]): T[] {
+  const found: T[] = [];
+  for (let at = from; ; ) {
+    const end = min(to, blockAround(at).last);
+    found.push(...work(at, end));
+    if (end >= to) return found;
+    at = add(end, 1);
+  }
+}
+
+/** `migrate_vma_collect_pmd` when system memory is asked for: the part of one block. A huge page taken in part is split. */
+function takeForDevice(machine: Machine, vma: Vma, at: U64, end: U64): readonly Taken[] {
+  const whole = isWhole(at, end);
+  const first = pieceAt(machine.runs, at, end);
+  if (first.pte !== undefined && hugeBlock(first.pte, at) !== undefined) {
+    if (whole && isTakenWhole(first.pte)) return [{ ...first, whole: true }];
+    if (first.pte.kind === 'anon') splitPage(machine, first.pte, at);
+  } else if (whole && first.pte === undefined && first.last === end)
+    return isPrivateAnonymous(vma) ? [{ ...first, whole: true }] : [];
+  return takeSmall(machine, vma, at, end);
+}
+
+function isTakenWhole(pte: Pte): boolean {
+  return pte.kind === 'anon' || pte.kind === 'zero';
+}
+
+function takeSmall(machine: Machine, vma: Vma, from: U64, to: U64): readonly Taken[] {
+  const taken: Taken[] = [];
+  for (let at = from; ; ) {
+    let piece = pieceAt(machine.runs, at, to);
+    if (piece.pte?.kind === 'anon' && piece.pte.large) {
+      splitPages(machine, piece.pte, piece);
+      piece = pieceAt(machine.runs, at, to);
+    }
+    const kind = piece.pte?.kind;
+    const isPlace = kind === undefined || kind === 'zero';
+    if (isPlace ? isPrivateAnonymous(vma) : kind === 'anon' || kind === 'file') taken.push({ ...piece, whole: false });
+    if (piece.last >= to) return taken;
+    at = add(piece.last, 1);
+  }
+}
+
+interface Stored extends Interval {
+  readonly access: 'read' | 'write';
+}
+
+/** Puts what was taken into device memory, as far as there is room. */
+function toDevice(machine: Machine, mirror: WorkMirror, vma: Vma, { pte, start, last, whole }: Taken): Stored[] {
+  const page = allocate(machine, mirror, whole);
+  const from = page === 'none once' ? add(start, PAGE_BYTES) : start;
+  if (page === 'none' || from > last || pte?.kind === 'file') return [];
   const { device, id } = mirror;
   const huge = page === 'huge';
-  const moved: Pte = { kind, write, cow: pte?.cow ?? false, huge, device, mirror: id, since: machine.seq };
-  setRun(machine.runs, start, piece.last, moved);
+  const kind = isPrivateDevice(device) ? 'private' : 'coherent';
+  const to = { kind, device, mirror: id, since: machine.seq } as const;
   machine.devices |= 1 << device;
-  const access = !empty && pte.write ? 'write' : 'read';
-  putEntries(mirror.ptes, start, piece.last, { access, bare: false, since: machine.seq });
+  if (pte === undefined || pte.kind === 'zero') {
+    // A huge page of zeros that is taken in part gives way to small ones (`migrate_vma_insert_page`).
+    if (pte !== undefined && !huge) splitEntry(machine, from);
+    const write = (vma.prot & PROT_WRITE) !== 0;
+    holdNothing(machine, from, last);
+    setRun(machine.runs, from, last, newPte(kind, machine.seq, { ...to, write, huge, large: huge }));
+    return [{ start: from, last, access: 'read' }];
+  }
+  // A huge page for which there are small ones only is split once it is taken.
+  if (whole && !huge) machine.invalidate(NOTIFY_CLEAR, start, last);
+  relocate(machine, pte, { start: from, last }, to, huge);
+  return [{ start: from, last, access: pte.write ? 'write' : 'read' }];
 }
 
 /**
@@ -104,17 +167,17 @@ function allocate(machine: Machine, mirror: WorkMirror, whole: boolean): 'huge' 
   machine.askedPages = true;
   if (machine.coherentPages === 'fresh') machine.coherentPages = huge ? 'large' : 'small';
   if (machine.coherentPages === 'small') return 'small';
+  if (huge) machine.madeHuge = mirror.device;
   return huge ? 'huge' : 'none';
 }
 
-/** Whether the piece is migrated by 2 MiB: it holds a whole block of the segment that is mapped so, or not at all. */
-function wholeBlocks(vma: Vma, piece: Piece, segStart: U64, segLast: U64): boolean {
-  const block = alignUp(segStart, HUGE_BYTES);
-  if (block !== segStart || sub(segLast, segStart) !== SEGMENT_BYTES - 1) return false;
-  if (piece.start !== segStart || piece.last !== segLast) return false;
-  if (piece.pte === undefined) return hugeAllowed(vma);
-  return hugePart(piece.pte, segStart, segLast)?.start === segStart;
+/** Whether a part of a segment is a block. */
+function isWhole(at: U64, end: U64): boolean {
+  const block = blockAround(at);
+  return block.start === at && block.last === end;
 }
+
+// ---- to the system ---------------------------------------------------------------------------------------
 
 /** MIGRATE_TO_SYS: the pages counted, and errno or ''. */
 export function migrateToSystem(
@@ -127,8 +190,11 @@ export function migrateToSystem(
   let cpages = 0;
   const errno = eachSegment(machine, start, last, special, (_vma, from, to) => {
     machine.invalidate(NOTIFY_MIGRATE, from, to, mirror.device);
-    for (const piece of pieces(machine.runs, from, to)) {
-      const moved = toSystem(machine, mirror, piece, from, to);
+    const taken = eachBlock(from, to, (at, end) => takeFromDevice(machine, mirror.device, at, end));
+    for (const { pte, start: first, last: end } of taken)
+      if (pte !== undefined) tellSharers(machine, pte, { start: first, last: end });
+    for (const one of taken) {
+      const moved = toSystem(machine, mirror, one);
       if (moved < 0) return 'ENOMEM';
       cpages += moved;
     }
@@ -137,37 +203,44 @@ export function migrateToSystem(
   return { errno, cpages };
 }
 
-function toSystem(machine: Machine, mirror: WorkMirror, piece: Piece, segStart: U64, segLast: U64): number {
-  const { pte } = piece;
-  if (pte === undefined || pte.device !== mirror.device || pte.kind === 'exclusive') return 0;
-  const huge = hugePart(pte, piece.start, piece.last);
-  // Coherent memory that huge entries map stays where it is.
-  if (pte.kind === 'coherent' && huge?.start === piece.start && huge.last === piece.last) return 0;
-  const aligned = huge?.start === segStart && huge.last === segLast && sub(segLast, segStart) === SEGMENT_BYTES - 1;
+/** The same where the caller's device memory is asked for. Coherent memory that one entry maps for a block stays where it is. */
+function takeFromDevice(machine: Machine, device: number, from: U64, to: U64): readonly Taken[] {
+  const first = pieceAt(machine.runs, from, to);
+  if (first.pte !== undefined && hugeBlock(first.pte, from) !== undefined) {
+    const own = first.pte.kind === 'private' && first.pte.device === device;
+    if (!own) return [];
+    if (isWhole(from, to)) return [{ ...first, whole: true }];
+    splitPage(machine, first.pte, from);
+  }
+  const taken: Taken[] = [];
+  for (let at = from; ; ) {
+    let piece = pieceAt(machine.runs, at, to);
+    const own = piece.pte?.device === device && piece.pte.kind !== 'exclusive';
+    if (own && piece.pte?.large) {
+      splitPages(machine, piece.pte, piece);
+      piece = pieceAt(machine.runs, at, to);
+    }
+    if (own) taken.push({ ...piece, whole: false });
+    if (piece.last >= to) return taken;
+    at = add(piece.last, 1);
+  }
+}
+
+/** How many pages came back; less than 0 when the first allocation failed. */
+function toSystem(machine: Machine, mirror: WorkMirror, { pte, start, last, whole }: Taken): number {
   const fails = mirror.failAlloc;
   mirror.failAlloc = false;
   // A huge page falls back to small ones.
-  if (fails && !aligned) return -1;
-  if (pte.kind === 'private') {
-    const whole = aligned && !fails;
-    comeBack(machine, mirror, pte, piece.start, piece.last, whole);
-    return whole ? 1 : pagesIn(piece.start, piece.last);
-  }
-  if (huge === undefined) return comeBack(machine, mirror, pte, piece.start, piece.last, false);
-  let count = 0;
-  if (huge.start > piece.start) count += comeBack(machine, mirror, pte, piece.start, sub(huge.start, 1), false);
-  if (huge.last < piece.last) count += comeBack(machine, mirror, pte, add(huge.last, 1), piece.last, false);
-  return count;
-}
-
-/** Pages are in system memory again, and the mirror forgets its entries for them. How many pages. */
-function comeBack(machine: Machine, mirror: WorkMirror, pte: PteRun, start: U64, last: U64, huge: boolean): number {
+  if (fails && !whole) return -1;
+  if (fails) machine.invalidate(NOTIFY_CLEAR, start, last);
+  const huge = whole && !fails;
   dropEntries(mirror.ptes, start, last);
-  setRun(machine.runs, start, last, { ...pte, kind: 'anon', huge, device: -1, mirror: 0, since: machine.seq });
-  return pagesIn(start, last);
+  if (pte !== undefined)
+    relocate(machine, pte, { start, last }, { kind: 'anon', device: -1, mirror: 0, since: machine.seq }, huge);
+  return huge ? 1 : pagesIn(start, last);
 }
 
-export function pagesIn(start: U64, last: U64): number {
+function pagesIn(start: U64, last: U64): number {
   return Math.floor(Number(sub(last, start)) / PAGE_BYTES) + 1;
 }
 
@@ -181,8 +254,16 @@ export function evictDevice(machine: Machine, device: number): void {
   for (const run of machine.runs.values()) if (run.device === device) held.push(run);
   for (const run of held) {
     machine.invalidate(NOTIFY_CLEAR, run.start, run.last);
-    const kind = run.kind === 'exclusive' ? 'exclusive' : 'anon';
-    setRun(machine.runs, run.start, run.last, { ...run, kind, device: -1, mirror: 0, since: machine.seq });
+    // What was exclusive is the CPU's again, to be read (`try_to_migrate_one`).
+    const write = run.kind !== 'exclusive' && run.write;
+    setRun(machine.runs, run.start, run.last, {
+      ...run,
+      kind: 'anon',
+      write,
+      device: -1,
+      mirror: 0,
+      since: machine.seq,
+    });
   }
   machine.devices &= ~(1 << device);
 }

@@ -38,7 +38,7 @@ function statesOf(call: Call, now: Machine | undefined, race: Race): readonly Se
   const states: Seen[] = [];
   for (const [index, { space, pages, mirrors }] of race.past.entries()) {
     if (pages === undefined) continue;
-    const machine = Machine.past(space, pages, mirrors, call.tx.world.files, call.event.seq);
+    const machine = Machine.past(call.tx, space, pages, mirrors, call.event.seq);
     states.push({ machine, differs: race.past.slice(index) });
   }
   if (now === undefined) return states;

@@ -2,7 +2,7 @@ import * as assert from 'uvu/assert';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { suite } from '../../core/testing.js';
 import type { U64 } from '../../core/u64.js';
-import { type Pte, type PteKind, type PteRun, setRun } from '../memory/pagetable.js';
+import { newPte, type Pte, type PteKind, type PteRun, setRun } from '../memory/pagetable.js';
 import { VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { type HmmRequest, hmmRangeFault, hmmWalk } from './range-fault.js';
 
@@ -19,16 +19,7 @@ function view(prot: number, entries: readonly (Partial<Pte> | undefined)[], trai
   const runs = OrderedMap.numeric<U64, PteRun>();
   entries.forEach((entry, index) => {
     if (entry === undefined) return;
-    const pte: Pte = {
-      kind: 'anon',
-      write: false,
-      cow: false,
-      huge: false,
-      device: -1,
-      mirror: 0,
-      since: index,
-      ...entry,
-    };
+    const pte = newPte('anon', index, entry);
     setRun(runs, BASE + index * PAGE, BASE + index * PAGE + PAGE - 1, pte);
   });
   return { vmas, runs };
@@ -115,7 +106,7 @@ test('huge entries tell their order where they are whole', () => {
     since: 0,
     traits: 0,
   });
-  const huge: Pte = { kind: 'anon', write: true, cow: false, huge: true, device: -1, mirror: 0, since: 0 };
+  const huge = newPte('anon', 0, { write: true, huge: true, large: true });
   setRun(of.runs, BASE, BASE + 2 ** 21 + PAGE - 1, huge);
   const step = hmmWalk(of, { start: BASE, last: BASE + 2 ** 22 - 1, fault: false, write: false, owner: OWNER });
   assert.equal(step.kind === 'done' ? step.pfns.map((p) => p.order) : [], [9, 0, 0]);
@@ -126,8 +117,7 @@ test('faults are made until the range is as asked', () => {
   const asked: string[] = [];
   const answer = hmmRangeFault(of, ask(3, true, true), (_vma, start, last) => {
     asked.push(`${(Number(start) - BASE) / PAGE}-${Math.floor((Number(last) - BASE) / PAGE)}`);
-    const anon: Pte = { kind: 'anon', write: true, cow: false, huge: false, device: -1, mirror: 0, since: 9 };
-    setRun(of.runs, start, last, anon);
+    setRun(of.runs, start, last, newPte('anon', 9, { write: true }));
     return true;
   });
   assert.equal([answer.errno, asked], ['', ['0-2']]);

@@ -1,8 +1,9 @@
-import { firstOverlap, type RangeMap, rangeAt } from '../../core/interval.js';
+import { firstOverlap, type RangeMap } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
 import { HUGE_BYTES, hugePart, type PteRun, pieces } from '../memory/pagetable.js';
 import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { mergedVma } from './merged.js';
 
 /**
  * hmm_range_fault() (mm/hmm.c) as a function of page table and VMAs.
@@ -64,7 +65,7 @@ export function hmmWalk(view: PageView, request: HmmRequest): HmmStep {
   const pfns: HmmPfns[] = [];
   let at = request.start;
   for (;;) {
-    const vma = rangeAt(view.vmas, at);
+    const vma = mergedVma(view.vmas, view.runs, at);
     const part = vma === undefined ? holeEnd(view, at, request.last) : min(vma.last, request.last);
     if (vma === undefined || !walkable(vma)) {
       if (request.fault) return { kind: 'error', errno: 'EFAULT', at };

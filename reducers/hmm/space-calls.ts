@@ -1,24 +1,35 @@
 import type { Event, MadviseEvent, MmapEvent, MprotectEvent, MremapEvent } from '../../core/event.js';
-import { firstGap, firstOverlap, overlapping } from '../../core/interval.js';
+import { firstGap, firstOverlap } from '../../core/interval.js';
 import { add, alignDown, alignUp, lastOf, max, min, sub, type U64 } from '../../core/u64.js';
 import {
   lastOfMapping,
   lastOfPages,
   MADV_DONTNEED,
+  MADV_DOFORK,
+  MADV_DONTFORK,
   MADV_DONTNEED_LOCKED,
   MADV_FREE,
   MADV_GUARD_INSTALL,
+  MADV_HUGEPAGE,
+  MADV_KEEPONFORK,
+  MADV_NOHUGEPAGE,
   MADV_REMOVE,
+  MADV_WIPEONFORK,
   MAP_LOCKED,
   MAP_SHARED,
-  MREMAP_DONTUNMAP,
+  MREMAP_FIXED,
   PAGE_BYTES,
   PROT_READ,
   PROT_WRITE,
 } from '../memory/flags.js';
-import { HUGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
+import { HUGE_BYTES, newPte, type Pte, pieces, setRun } from '../memory/pagetable.js';
+import { type MovedPart, movedParts, targetOf } from '../memory/moved.js';
+import { ADVICE_TRAITS } from '../memory/reduce.js';
 import { VMA_GUARD, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { heldIn, hold } from './contents.js';
 import { type Machine, NOTIFY_CLEAR, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP } from './machine.js';
+import { isWritableAtOnce, removePages } from './page-cache.js';
+import { splitEdges, splitEntries } from './sharing.js';
 import { isPrivateAnonymous, touch } from './touch.js';
 
 /**
@@ -96,13 +107,9 @@ export function mappingFills(machine: Machine, event: MmapEvent, byDriver: boole
   const write = (vma.prot & PROT_WRITE) !== 0 && (vma.flags & MAP_SHARED) === 0;
   if (byDriver) {
     const shared = (vma.flags & MAP_SHARED) !== 0 && (vma.prot & PROT_WRITE) !== 0;
-    setRun(machine.runs, vma.start, min(last, vma.last), filePte(shared, machine.seq));
+    setRun(machine.runs, vma.start, min(last, vma.last), newPte('file', machine.seq, { write: shared }));
   } else if (event.flags & (MAP_POPULATE | MAP_LOCKED) && vma.prot & PROT_READ)
     touch(machine, vma, vma.start, min(last, vma.last), write);
-}
-
-function filePte(write: boolean, since: number): Pte {
-  return { kind: 'file', write, cow: false, huge: false, device: -1, mirror: 0, since };
 }
 
 /** A new mapping has no entries; faults of MAP_POPULATE that a recording shows before it are made again. */
@@ -115,7 +122,10 @@ function replace(machine: Machine, event: MmapEvent): void {
 
 function unmap(machine: Machine, start: U64, last: U64 | undefined): void {
   if (last === undefined) return;
-  if (firstOverlap(machine.space.vmas, start, last) !== undefined) machine.invalidate(NOTIFY_UNMAP, start, last);
+  if (firstOverlap(machine.space.vmas, start, last) !== undefined) {
+    splitEdges(machine, start, last);
+    machine.invalidate(NOTIFY_UNMAP, start, last);
+  }
   machine.clear(start, last);
 }
 
@@ -136,14 +146,15 @@ function protect(machine: Machine, event: MprotectEvent): void {
   if (gap === event.addr) return;
   const last = gap === undefined ? asked : sub(gap, 1);
   const prot = event.prot & 7;
-  for (const vma of overlapping(machine.space.vmas, event.addr, last)) {
+  for (const vma of machine.vmasIn(event.addr, last)) {
     if (vma.prot === prot) continue;
     const from = max(vma.start, event.addr);
     const to = min(vma.last, last);
+    splitEdges(machine, from, to);
     machine.invalidate(NOTIFY_PROTECTION_VMA, from, to);
     for (const piece of pieces(machine.runs, from, to)) {
       if (piece.pte === undefined) continue;
-      const write = writeAfter(piece.pte, vma, prot);
+      const write = writeAfter(machine, piece.pte, vma, prot);
       if (write !== piece.pte.write) setRun(machine.runs, piece.start, piece.last, { ...piece.pte, write });
     }
   }
@@ -154,11 +165,11 @@ function protect(machine: Machine, event: MprotectEvent): void {
  * it, anonymous pages that nobody shares are at once, and shared pages of memory files; device-private entries stay
  * read-only until they come back (mm/mprotect.c `can_change_pte_writable`, `change_softleaf_pte`).
  */
-function writeAfter(pte: Pte, vma: Vma, prot: number): boolean {
+function writeAfter(machine: Machine, pte: Pte, vma: Vma, prot: number): boolean {
   if (pte.kind === 'exclusive') return pte.write;
   if ((prot & PROT_WRITE) === 0) return false;
   if (pte.kind === 'anon' || pte.kind === 'coherent') return pte.write || !pte.cow;
-  if (pte.kind === 'file') return pte.write || ((vma.flags & MAP_SHARED) !== 0 && vma.file === 0);
+  if (pte.kind === 'file') return pte.write || isWritableAtOnce(machine, { ...vma, prot });
   return pte.write;
 }
 
@@ -172,20 +183,39 @@ function move(machine: Machine, event: MremapEvent, to: U64): void {
     if (newBytes < oldBytes) unmap(machine, add(from, newBytes), lastOf(add(from, newBytes), sub(oldBytes, newBytes)));
     return;
   }
-  const newLast = lastOf(to, newBytes);
   const oldLast = lastOf(from, oldBytes);
-  if (event.flags & MREMAP_DONTUNMAP || event.flags & 2) unmap(machine, to, newLast);
+  const parts = movedParts(machine.space, event, to);
+  if (parts !== undefined) {
+    for (const part of parts) {
+      const target = targetOf(part);
+      unmap(machine, target.start, target.last);
+      movePages(machine, part);
+    }
+    return;
+  }
+  if (event.flags & MREMAP_FIXED) unmap(machine, to, lastOf(to, newBytes));
   if (oldLast === undefined) return;
   if (newBytes < oldBytes) unmap(machine, add(from, newBytes), oldLast);
-  const movedLast = lastOf(from, min(oldBytes, newBytes));
-  if (movedLast === undefined) return;
-  machine.invalidate(NOTIFY_UNMAP, from, movedLast);
-  const moved = pieces(machine.runs, from, movedLast);
-  machine.clear(from, movedLast);
-  for (const { start, last, pte } of moved) {
+  const last = lastOf(from, min(oldBytes, newBytes));
+  if (last !== undefined) movePages(machine, { start: from, last, to });
+}
+
+/** `move_page_tables`: the entries go to the new place; what one entry maps goes whole where both places allow it. */
+function movePages(machine: Machine, { start: from, last, to }: MovedPart): void {
+  machine.invalidate(NOTIFY_UNMAP, from, last);
+  splitEdges(machine, from, last);
+  const distance = sub(to, from);
+  if (alignDown(distance, HUGE_BYTES) !== distance) splitEntries(machine, from, last);
+  if (machine.data.size > 0)
+    for (const held of heldIn(machine.data, from, last))
+      hold(machine.dataToWrite(), add(held.start, distance), add(held.last, distance), held.upto);
+  const kept = pieces(machine.runs, from, last);
+  machine.clear(from, last);
+  for (const { start, last: end, pte } of kept) {
     if (pte === undefined) continue;
-    const huge = pte.huge && alignDown(sub(to, from), HUGE_BYTES) === sub(to, from);
-    setRun(machine.runs, add(to, sub(start, from)), add(to, sub(last, from)), { ...pte, huge, since: machine.seq });
+    if (pte.cow) machine.strayed = true;
+    const moved = { since: machine.seq, moved: add(pte.moved, distance) };
+    setRun(machine.runs, add(start, distance), add(end, distance), { ...pte, ...moved });
   }
 }
 
@@ -200,25 +230,44 @@ function advise(machine: Machine, event: MadviseEvent): void {
     return;
   }
   if (event.ret === -1 && event.errno !== 'ENOMEM') return;
-  for (const vma of overlapping(machine.space.vmas, event.addr, last)) {
+  for (const vma of machine.vmasIn(event.addr, last)) {
     const from = max(vma.start, event.addr);
     const to = min(vma.last, last);
     switch (event.advice) {
       case MADV_DONTNEED:
       case MADV_DONTNEED_LOCKED:
-      case MADV_REMOVE:
       case MADV_GUARD_INSTALL:
+        splitEdges(machine, from, to);
         machine.invalidate(NOTIFY_CLEAR, from, to);
         machine.clear(from, to);
         break;
+      case MADV_REMOVE:
+        removePages(machine, vma, { start: from, last: to });
+        break;
       case MADV_FREE:
         // The pages stay until memory is short; a write in between keeps them.
-        if (isPrivateAnonymous(vma)) machine.invalidate(NOTIFY_CLEAR, from, to);
+        if (!isPrivateAnonymous(vma)) break;
+        machine.invalidate(NOTIFY_CLEAR, from, to);
+        splitEdges(machine, from, to);
+        break;
+      case MADV_HUGEPAGE:
+      case MADV_NOHUGEPAGE:
+      case MADV_DONTFORK:
+      case MADV_DOFORK:
+      case MADV_WIPEONFORK:
+      case MADV_KEEPONFORK:
+        if (adviceChanges(vma, event.advice)) splitEdges(machine, from, to);
         break;
       case MADV_COLLAPSE:
         if (isPrivateAnonymous(vma)) collapse(machine, from, to);
     }
   }
+}
+
+/** Whether an advice gives a mapping other traits: a part of it becomes a mapping of its own then. */
+function adviceChanges(vma: Vma, advice: number): boolean {
+  const change = ADVICE_TRAITS.get(advice);
+  return change !== undefined && ((vma.traits & ~change.clear) | change.set) !== vma.traits;
 }
 
 /** Touches the pages VMA by VMA up to the first that is missing or does not allow it (mm/gup.c). */
@@ -243,6 +292,6 @@ function collapse(machine: Machine, start: U64, last: U64): void {
     const low = alignDown(piece.start, HUGE_BYTES);
     const high = add(alignDown(piece.last, HUGE_BYTES), HUGE_BYTES - 1);
     machine.invalidate(NOTIFY_CLEAR, low, high);
-    setRun(machine.runs, low, high, { ...piece.pte, write: true, cow: false, huge: true, since: machine.seq });
+    setRun(machine.runs, low, high, newPte('anon', machine.seq, { write: true, huge: true, large: true }));
   }
 }

@@ -1,3 +1,4 @@
+import { OrderedMap } from '../../core/ordered-map.js';
 import { U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import { type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
@@ -18,13 +19,35 @@ export function forkPages(tx: Tx, parent: PageTable, childSpace: number, seq: nu
   const machine = Machine.of(tx, parent.space, seq);
   if (machine === undefined) return;
   const child = pageTableOf(tx, childSpace, parent.knowledge);
-  for (const vma of machine.space.vmas.values()) {
+  for (const vma of machine.vmasIn(0, U64_MAX)) {
     if (vma.flags & MAP_SHARED || vma.traits & (VMA_DONTFORK | VMA_WIPEONFORK)) continue;
     forkVma(machine, child, vma);
   }
   forkUnmapped(machine, child);
-  tx.world.pageTables.set(childSpace, Object.freeze({ ...child, devices: machine.devices }));
+  const { devices, strayed } = machine;
+  const data = machine.data.freeze();
+  const family = kinshipOf(tx, parent);
+  tx.world.pageTables.set(childSpace, Object.freeze({ ...child, data, devices, strayed, family }));
+  tx.openTable(tx.world.kinships, family, 'members').set(childSpace, childSpace);
   machine.store(tx);
+}
+
+/** The kinship of a space that has a child now. */
+function kinshipOf(tx: Tx, parent: PageTable): number {
+  if (parent.family !== 0) return parent.family;
+  const id = tx.nextId('kinships');
+  const members = tx.adopt(OrderedMap.numeric<number, number>()).set(parent.space, parent.space);
+  tx.world.kinships.set(id, Object.freeze({ id, members }));
+  const now = tx.world.pageTables.get(parent.space) ?? parent;
+  tx.world.pageTables.set(parent.space, Object.freeze({ ...now, family: id }));
+  return id;
+}
+
+function leaveKinship(tx: Tx, space: number, family: number): void {
+  if (!tx.world.kinships.has(family)) return;
+  const members = tx.openTable(tx.world.kinships, family, 'members');
+  members.delete(space);
+  if (members.size === 0) tx.world.kinships.delete(family);
 }
 
 function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
@@ -53,6 +76,7 @@ export function dropPages(tx: Tx, space: number, seq: number): void {
     tx.world.mms.delete(mm);
     tx.world.notified.delete(mm);
   }
+  leaveKinship(tx, space, tx.world.pageTables.get(space)?.family ?? 0);
   tx.world.pageTables.delete(space);
   for (const mirror of [...tx.world.mirrors.values()]) {
     if (mirror.space !== space) continue;

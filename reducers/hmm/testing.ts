@@ -103,8 +103,8 @@ export class Lab {
   }
 
   /** One ioctl on a device; it succeeds in the recording unless `errno` says otherwise. */
-  ask(minor: number, nr: number, struct: Bytes, errno = ''): Answer {
-    const verdict = this.feed(ioctl(3 + minor, nr, struct, errno === '' ? {} : { ret: -1, errno }));
+  ask(minor: number, nr: number, struct: Bytes, errno = '', caller: Partial<IoctlEvent> = {}): Answer {
+    const verdict = this.feed(ioctl(3 + minor, nr, struct, { ...caller, ...(errno === '' ? {} : { ret: -1, errno }) }));
     const { call } = this.#reducer;
     const out = (offset: number): U64 => call.outs.find((o) => o.addr === ARG + offset)?.bytes.u64(0) ?? 0;
     return {
@@ -118,15 +118,16 @@ export class Lab {
   }
 
   /** What SNAPSHOT tells of some pages; the recording tells the same. */
-  snapshot(minor: number, addr: U64, npages: number): readonly number[] {
+  snapshot(minor: number, addr: U64, npages: number, caller: Partial<IoctlEvent> = {}): readonly number[] {
     const told = (bytes: Bytes): IoctlEvent => {
       const notes = [
         { addr: ARG, bytes: command(addr, npages, BUFFER, npages) },
         { addr: BUFFER, bytes },
       ];
-      return ioctl(3 + minor, SNAPSHOT, command(addr, npages), { memOut: notes });
+      return ioctl(3 + minor, SNAPSHOT, command(addr, npages), { memOut: notes, ...caller });
     };
-    this.#reducer.reduce(new Tx(this.world), told(new Bytes(new Uint8Array(npages))));
+    const seq = this.#seq;
+    this.#reducer.reduce(new Tx(this.world), { ...told(new Bytes(new Uint8Array(npages))), seq, enteredAt: seq });
     const bytes = this.#reducer.call.outs.find((o) => o.addr === BUFFER)?.bytes;
     if (bytes === undefined) return [];
     this.feed(told(bytes));

@@ -1,10 +1,14 @@
-import { firstOverlap } from '../../core/interval.js';
+import { firstOverlap, type Interval } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { HUGE_BYTES, hugePart, type Piece, type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
+import { HUGE_BYTES, newPte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_HUGETLB, VMA_NOHUGEPAGE, type Vma } from '../memory/state.js';
-import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE } from './machine.js';
+import { hold, holdNothing, UNKNOWN_DATA } from './contents.js';
+import { makeWritable } from './copy-on-write.js';
+import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE, type WorkMirror } from './machine.js';
 import { dropEntries } from './mirror-table.js';
+import { fillFromFile } from './page-cache.js';
+import { blockAround, entriesOf, type Part, relocate, splitPages, tellSharers } from './sharing.js';
 
 /**
  * Page faults: what an access of the CPU, of the kernel or of hmm_range_fault() makes of page table entries
@@ -13,9 +17,9 @@ import { dropEntries } from './mirror-table.js';
  * | entry before | read | write |
  * |---|---|---|
  * | none, private anonymous memory | page of zeros | new page |
- * | none, shared or file | page of the file, writable where the mapping lets it be without notice | the same, writable |
+ * | none, shared or file | see page-cache.ts | see page-cache.ts |
  * | zero | - | new page; CLEAR |
- * | anon, coherent, read-only | - | writable; shared since a fork: a copy, CLEAR |
+ * | anon, coherent, read-only | - | writable; shared since a fork: see copy-on-write.ts |
  * | file page in a private mapping | - | copied into a new page; CLEAR |
  * | private | back to system memory by the mirror that took it; MIGRATE | then as anon |
  * | exclusive | back to the CPU, writable where the VMA is; CLEAR | the same |
@@ -23,65 +27,57 @@ import { dropEntries } from './mirror-table.js';
  * The caller has checked that the VMA allows the access. Guard pages let nothing through.
  */
 
-const ANON: Pte = { kind: 'anon', write: true, cow: false, huge: false, device: -1, mirror: 0, since: 0 };
-
 /** Touches every page of `start..last`, all within `vma`. False when a fault fails (VM_FAULT_ERROR). */
 export function touch(machine: Machine, vma: Vma, start: U64, last: U64, write: boolean): boolean {
   if (vma.traits & VMA_GUARD) return false;
-  for (const piece of pieces(machine.runs, start, last)) {
-    if (piece.pte === undefined) {
-      if (!fill(machine, vma, piece, write)) return false;
-    } else if (!touchEntry(machine, vma, piece, piece.pte, write)) return false;
+  let at = start;
+  for (;;) {
+    const piece = pieceAt(machine.runs, at, last);
+    const { pte } = piece;
+    const done = pte === undefined ? fill(machine, vma, piece, write) : touchEntry(machine, vma, piece, pte, write);
+    if (!done) return false;
+    if (piece.last >= last) return true;
+    at = add(piece.last, 1);
   }
-  return true;
 }
 
 export function isPrivateAnonymous(vma: Vma): boolean {
   return vma.file === 0 && (vma.flags & MAP_SHARED) === 0;
 }
 
-/** False when the hole reaches beyond the end of the file: what is before it is filled. */
-function fill(machine: Machine, vma: Vma, hole: Piece, write: boolean): boolean {
-  const since = machine.seq;
-  if (!isPrivateAnonymous(vma)) {
-    const end = machine.fileLast(vma);
-    if (end !== undefined && end < hole.last) {
-      if (end >= hole.start) fill(machine, vma, { ...hole, last: end }, write);
-      return false;
-    }
-    const shared = (vma.flags & MAP_SHARED) !== 0;
-    if (write && !shared) setRun(machine.runs, hole.start, hole.last, { ...ANON, since });
-    else {
-      const writable = shared && (vma.prot & PROT_WRITE) !== 0 && (write || vma.file === 0);
-      const huge = (vma.traits & VMA_HUGETLB) !== 0;
-      setRun(machine.runs, hole.start, hole.last, { ...ANON, kind: 'file', write: writable, huge, since });
-    }
-    return true;
-  }
-  const pte: Pte = { ...ANON, kind: write ? 'anon' : 'zero', write, since };
-  if (vma.traits & VMA_HUGETLB) {
-    const block = { start: alignDown(hole.start, HUGE_BYTES), last: blockLast(hole.last) };
-    const all = { ...ANON, kind: write ? 'anon' : 'zero', write, huge: true, since } as const;
-    setRun(machine.runs, max(block.start, vma.start), min(block.last, vma.last), all);
-    return true;
-  }
+// ---- nothing there yet -----------------------------------------------------------------------------------
+
+/** False where there is nothing to fill the hole with. */
+function fill(machine: Machine, vma: Vma, hole: Interval, write: boolean): boolean {
+  if (vma.traits & VMA_HUGETLB) return fillHugetlb(machine, vma, hole, write);
+  if (!isPrivateAnonymous(vma)) return fillFromFile(machine, vma, hole, write);
+  holdNothing(machine, hole.start, hole.last);
+  const small = newPte(write ? 'anon' : 'zero', machine.seq, { write });
   const huge = hugeReach(machine, vma, hole);
   if (huge === undefined) {
-    setRun(machine.runs, hole.start, hole.last, pte);
+    setRun(machine.runs, hole.start, hole.last, small);
     return true;
   }
-  if (hole.start < huge.start) setRun(machine.runs, hole.start, sub(huge.start, 1), pte);
-  setRun(machine.runs, huge.start, huge.last, { ...pte, huge: true });
-  if (hole.last > huge.last) setRun(machine.runs, add(huge.last, 1), hole.last, pte);
+  if (hole.start < huge.start) setRun(machine.runs, hole.start, sub(huge.start, 1), small);
+  holdNothing(machine, huge.start, huge.last);
+  setRun(machine.runs, huge.start, huge.last, { ...small, huge: true, large: write });
+  if (hole.last > huge.last) setRun(machine.runs, add(huge.last, 1), hole.last, small);
   return true;
 }
 
-function blockLast(address: U64): U64 {
-  return add(alignDown(address, HUGE_BYTES), HUGE_BYTES - 1);
+/** hugetlbfs has no page of zeros: a read makes a page of its own too, without the right to write (`hugetlb_no_page`). */
+function fillHugetlb(machine: Machine, vma: Vma, hole: Interval, write: boolean): boolean {
+  const start = max(blockAround(hole.start).start, vma.start);
+  const last = min(blockAround(hole.last).last, vma.last);
+  const shared = (vma.flags & MAP_SHARED) !== 0;
+  const writable = shared ? (vma.prot & PROT_WRITE) !== 0 : write;
+  const pte = newPte(shared ? 'file' : 'anon', machine.seq, { write: writable, huge: true, large: !shared });
+  setRun(machine.runs, start, last, pte);
+  return true;
 }
 
 /** Whether faults in the VMA may map 2 MiB at once: transparent huge pages are on by default (`always`). */
-export function hugeAllowed(vma: Vma): boolean {
+function hugeAllowed(vma: Vma): boolean {
   return isPrivateAnonymous(vma) && (vma.traits & VMA_NOHUGEPAGE) === 0;
 }
 
@@ -92,7 +88,7 @@ function blockIsFree(machine: Machine, vma: Vma, block: U64): boolean {
 }
 
 /** The part around a hole that faults map by huge entries: whole blocks without any entry, all inside the VMA. */
-function hugeReach(machine: Machine, vma: Vma, hole: Piece): { start: U64; last: U64 } | undefined {
+function hugeReach(machine: Machine, vma: Vma, hole: Interval): Interval | undefined {
   if (!hugeAllowed(vma)) return undefined;
   const low = alignDown(hole.start, HUGE_BYTES);
   const high = alignDown(hole.last, HUGE_BYTES);
@@ -101,14 +97,16 @@ function hugeReach(machine: Machine, vma: Vma, hole: Piece): { start: U64; last:
   return start < last ? { start, last } : undefined;
 }
 
-function touchEntry(machine: Machine, vma: Vma, piece: Piece, pte: PteRun, write: boolean): boolean {
+// ---- entries ---------------------------------------------------------------------------------------------
+
+function touchEntry(machine: Machine, vma: Vma, piece: Interval, pte: PteRun, write: boolean): boolean {
   switch (pte.kind) {
     case 'zero':
       if (write) replaceZero(machine, piece, pte);
       return true;
     case 'anon':
     case 'coherent':
-      if (write && !pte.write) makeWritable(machine, piece, pte);
+      if (write && !pte.write) makeWritable(machine, vma, piece, pte);
       return true;
     case 'file':
       if (write && !pte.write) writeFilePage(machine, vma, piece, pte);
@@ -117,65 +115,71 @@ function touchEntry(machine: Machine, vma: Vma, piece: Piece, pte: PteRun, write
       restoreExclusive(machine, vma, piece, pte);
       return true;
     case 'private':
-      return bringBack(machine, vma, piece, pte, write);
+      for (const part of entriesOf(pte, piece.start, piece.last)) if (!bringBack(machine, pte, part)) return false;
+      return !write || pte.write || touch(machine, vma, piece.start, piece.last, true);
   }
 }
 
 /** The page of zeros gives way to a new page; a huge one to a huge page. */
-function replaceZero(machine: Machine, piece: Piece, pte: PteRun): void {
-  const huge = hugePart(pte, piece.start, piece.last);
-  const start = huge === undefined ? piece.start : min(piece.start, alignDown(huge.start, HUGE_BYTES));
-  const last = huge === undefined ? piece.last : max(piece.last, blockLast(huge.last));
-  machine.invalidate(NOTIFY_CLEAR, start, last);
-  setRun(machine.runs, start, last, { ...ANON, huge: pte.huge, since: machine.seq });
-}
-
-/** An exclusive page is written to in place, without a word to mirrors; a shared one is copied. */
-function makeWritable(machine: Machine, piece: Piece, pte: PteRun): void {
-  if (!pte.cow) {
-    setRun(machine.runs, piece.start, piece.last, { ...pte, write: true });
-    return;
+function replaceZero(machine: Machine, piece: Interval, pte: PteRun): void {
+  for (const { start, last, huge } of entriesOf(pte, piece.start, piece.last)) {
+    machine.invalidate(NOTIFY_CLEAR, start, last);
+    setRun(machine.runs, start, last, newPte('anon', machine.seq, { write: true, huge, large: huge }));
   }
-  machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
-  // Whether it was copied, or the last to share it kept it, only an invalidation of the recording would tell.
-  const since = machine.derives ? machine.seq : pte.since;
-  setRun(machine.runs, piece.start, piece.last, { ...ANON, huge: false, since });
 }
 
-function writeFilePage(machine: Machine, vma: Vma, piece: Piece, pte: PteRun): void {
+function writeFilePage(machine: Machine, vma: Vma, piece: Interval, pte: PteRun): void {
   if (vma.flags & MAP_SHARED) {
     setRun(machine.runs, piece.start, piece.last, { ...pte, write: true });
     return;
   }
   machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
-  setRun(machine.runs, piece.start, piece.last, { ...ANON, since: machine.seq });
+  hold(machine.dataToWrite(), piece.start, piece.last, UNKNOWN_DATA);
+  setRun(machine.runs, piece.start, piece.last, newPte('anon', machine.seq, { write: true }));
 }
 
 /** `restore_exclusive_pte`: the page is not shared, so it becomes writable where the VMA is. */
-export function restoreExclusive(machine: Machine, vma: Vma, piece: Piece, pte: PteRun): void {
+export function restoreExclusive(machine: Machine, vma: Vma, piece: Interval, pte: PteRun): void {
   machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
   const kind = pte.device >= 0 ? 'coherent' : 'anon';
   const write = (vma.prot & PROT_WRITE) !== 0;
   setRun(machine.runs, piece.start, piece.last, { ...pte, kind, write, cow: false });
 }
 
+// ---- device-private memory -------------------------------------------------------------------------------
+
 /**
- * `dmirror_devmem_fault`: the mirror that took the pages brings them back and forgets its entries for them. When its
- * next allocation is to fail, the fault fails with it, and that once.
+ * `dmirror_devmem_fault`: the mirror that took the pages brings them back, for all who share them, and forgets its entries for
+ * them. When its next allocation is to fail, the fault fails with it, and that once. What one entry maps comes back
+ * whole; of a huge page that many entries map each page comes back by itself, and the huge page is split for it.
  */
-function bringBack(machine: Machine, vma: Vma, piece: Piece, pte: PteRun, write: boolean): boolean {
-  machine.invalidate(NOTIFY_MIGRATE, piece.start, piece.last, pte.device);
-  const owner = machine.mirror(pte.mirror);
-  const huge = hugePart(pte, piece.start, piece.last);
+function bringBack(machine: Machine, pte: PteRun, part: Part): boolean {
+  const owner = mirrorOf(machine, pte.mirror);
+  if (owner?.failAlloc && part.huge && part.last > blockAround(part.start).last) {
+    const first = { ...part, last: blockAround(part.start).last };
+    return bringBack(machine, pte, first) && bringBack(machine, pte, { ...part, start: add(first.last, 1) });
+  }
+  machine.invalidate(NOTIFY_MIGRATE, part.start, part.last, pte.device);
+  if (!part.huge && pte.large) splitPages(machine, pte, part);
+  tellSharers(machine, pte, part);
   const fails = owner?.failAlloc ?? false;
   if (owner !== undefined) owner.failAlloc = false;
+  if (fails && !part.huge) return false;
   // A huge page falls back to small ones.
-  if (fails && huge === undefined) return false;
-  const start = huge === undefined ? piece.start : min(piece.start, alignDown(huge.start, HUGE_BYTES));
-  const last = huge === undefined ? piece.last : max(piece.last, blockLast(huge.last));
-  if (owner !== undefined) dropEntries(owner.ptes, start, last);
-  const since = machine.seq;
-  setRun(machine.runs, start, last, { ...pte, kind: 'anon', huge: pte.huge && !fails, device: -1, mirror: 0, since });
-  if (!write || pte.write) return true;
-  return touch(machine, vma, piece.start, piece.last, true);
+  if (fails) machine.invalidate(NOTIFY_CLEAR, part.start, part.last);
+  const back = { kind: 'anon', device: -1, mirror: 0, since: machine.seq } as const;
+  relocate(machine, pte, part, back, part.huge && !fails);
+  if (owner !== undefined) dropEntries(owner.ptes, part.start, part.last);
+  return true;
+}
+
+/** The mirror that took a page, which may be one of a relative. */
+function mirrorOf(machine: Machine, id: number): WorkMirror | undefined {
+  const own = machine.mirror(id);
+  if (own !== undefined || id === 0) return own;
+  for (const kin of machine.kin()) {
+    const found = kin.mirror(id);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }

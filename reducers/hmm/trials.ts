@@ -1,9 +1,9 @@
 import type { Bytes } from '../../core/bytes.js';
-import { overlapping } from '../../core/interval.js';
 import { alignDown, max, min, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { clearRuns, HUGE_BYTES, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
+import { clearRuns, HUGE_BYTES, newPte, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import type { Vma } from '../memory/state.js';
+import { corrected } from './devices.js';
 import { type CommandName, type Outcome, type Range, runCommand, snapshotByte } from './commands.js';
 import type { CoherentPages, Machine, WorkMirror } from './machine.js';
 import { isPrivateDevice } from './state.js';
@@ -41,7 +41,7 @@ export function tryCommand(
     for (const coherentPages of pages) {
       const own = cases.length * pages.length === 1 ? machine : machine.copy();
       own.coherentPages = coherentPages;
-      if (pages.length > 1 && coherentPages === 'small') splitCoherent(own, mirrorId, range);
+      if (pages.length > 1 && coherentPages !== 'fresh') assumePages(own, mirrorId, range, coherentPages);
       if (touched !== 'untouched') touchAll(own, range, touched === 'written');
       const mirror = own.mirror(mirrorId) as WorkMirror;
       trials.push({ pages: coherentPages, machine: own, outcome: runCommand(own, mirror, name, range, special) });
@@ -50,19 +50,19 @@ export function tryCommand(
   return trials;
 }
 
-/** While the size is not known, whole blocks count as huge; in the other case they are made of small pages. */
-function splitCoherent(machine: Machine, mirrorId: number, range: Range): void {
+/** While the size is not known, what was taken to be in the device's memory is so in one case only. */
+function assumePages(machine: Machine, mirrorId: number, range: Range, size: 'small' | 'large'): void {
   const device = machine.mirror(mirrorId)?.device ?? -1;
   for (const { start, last, pte } of pieces(machine.runs, range.start, range.last)) {
-    if (pte?.huge && pte.kind === 'coherent' && pte.device === device)
-      setRun(machine.runs, start, last, { ...pte, huge: false });
+    if (pte?.kind === 'coherent' && pte.device === device && pte.large !== (size === 'large'))
+      setRun(machine.runs, start, last, corrected(pte, size));
   }
 }
 
 /** The CPU touches all that it may, around the range by whole huge blocks. */
 function touchAll(machine: Machine, range: Range, write: boolean): void {
   const from = alignDown(range.start, HUGE_BYTES);
-  for (const vma of overlapping(machine.space.vmas, from, range.last)) {
+  for (const vma of machine.vmasIn(from, range.last)) {
     if ((vma.prot & (PROT_READ | PROT_WRITE)) === 0) continue;
     touch(machine, vma, max(vma.start, from), min(vma.last, range.last), write && (vma.prot & PROT_WRITE) !== 0);
   }
@@ -131,15 +131,9 @@ function adopt(machine: Machine, mirror: WorkMirror, start: U64, last: U64, byte
   const device = kind === 'private' || kind === 'coherent' ? (own ? mirror.device : mirror.device ^ 1) : -1;
   if (device >= 0) machine.devices |= 1 << device;
   const owner = machine.mirrors.find((other) => other.device === device);
-  const pte: Pte = {
-    kind,
-    write: (byte & 2) !== 0,
-    cow: false,
-    huge: (byte & 4) !== 0,
-    device,
-    mirror: owner?.id ?? 0,
-    since: machine.seq,
-  };
+  const huge = (byte & 4) !== 0;
+  const write = (byte & 2) !== 0;
+  const pte = newPte(kind, machine.seq, { write, huge, large: huge, device, mirror: owner?.id ?? 0 });
   if (device < 0 || isPrivateDevice(device) === (kind === 'private')) setRun(machine.runs, start, last, pte);
 }
 

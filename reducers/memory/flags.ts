@@ -18,6 +18,7 @@ export const MAP_FIXED_NOREPLACE = 0x10_0000;
 export const MAP_HUGE_SHIFT = 26;
 export const MAP_HUGE_MASK = 0x3f;
 
+export const MREMAP_FIXED = 2;
 export const MREMAP_DONTUNMAP = 4;
 
 export const MADV_DONTNEED = 4;

@@ -1,4 +1,4 @@
-import type { Event } from '../../core/event.js';
+import type { Event, MremapEvent } from '../../core/event.js';
 import { firstOverlap, overlapping, type Interval } from '../../core/interval.js';
 import { add, alignUp, lastOf, max, min, sub, type U64 } from '../../core/u64.js';
 import {
@@ -12,6 +12,7 @@ import {
   MAP_SHARED,
   PAGE_BYTES,
 } from './flags.js';
+import { movedParts, targetOf } from './moved.js';
 import type { AddressSpace } from './state.js';
 
 /**
@@ -36,9 +37,7 @@ export function lostRanges(space: AddressSpace, event: Event): readonly LostRang
     case 'munmap':
       return event.ret === 0 ? range(event.addr, lastOfPages(event.addr, event.lengthBytes), 'unmapped') : NOTHING;
     case 'mremap':
-      return event.ret === null || event.ret === -1
-        ? NOTHING
-        : lostByRemap(event.addr, event.oldLengthBytes, event.newLengthBytes, event.ret);
+      return event.ret === null || event.ret === -1 ? NOTHING : lostByRemap(space, event, event.ret);
     case 'brk':
       return lostByBreak(space, event.ret);
     case 'madvise':
@@ -55,16 +54,25 @@ function range(start: U64, last: U64 | undefined, how: LostRange['how']): readon
 }
 
 /** A move takes all of the old range and what was at the new place; shrinking takes the tail. */
-function lostByRemap(addr: U64, oldLength: U64, newLength: U64, ret: U64): readonly LostRange[] {
-  const oldBytes = alignUp(oldLength, PAGE_BYTES);
-  const newBytes = alignUp(newLength, PAGE_BYTES);
-  const place = lastOf(ret, newBytes);
+function lostByRemap(space: AddressSpace, event: MremapEvent, ret: U64): readonly LostRange[] {
+  const { addr } = event;
+  const oldBytes = alignUp(event.oldLengthBytes, PAGE_BYTES);
+  const newBytes = alignUp(event.newLengthBytes, PAGE_BYTES);
   if (ret === addr) {
     if (oldBytes <= newBytes) return NOTHING;
     const from = add(addr, newBytes);
     return range(from, lastOf(from, sub(oldBytes, newBytes)), 'unmapped');
   }
-  return [...range(addr, lastOf(addr, oldBytes), 'moved'), ...range(ret, place, 'replaced by another mapping')];
+  const parts = movedParts(space, event, ret);
+  if (parts === undefined)
+    return [
+      ...range(addr, lastOf(addr, oldBytes), 'moved'),
+      ...range(ret, lastOf(ret, newBytes), 'replaced by another mapping'),
+    ];
+  return parts.flatMap((part): LostRange[] => [
+    { start: part.start, last: part.last, how: 'moved' },
+    { ...targetOf(part), how: 'replaced by another mapping' },
+  ]);
 }
 
 function lostByBreak(space: AddressSpace, ret: U64 | -1 | null): readonly LostRange[] {

@@ -3,7 +3,7 @@ import * as assert from 'uvu/assert';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { suite } from '../../core/testing.js';
 import type { U64 } from '../../core/u64.js';
-import { clearRuns, hugePart, type Pte, type PteRun, pieces, setRun } from './pagetable.js';
+import { clearRuns, hugePart, newPte, type Pte, type PteRun, pieces, setRun } from './pagetable.js';
 
 const test = suite('memory/pagetable');
 
@@ -11,7 +11,7 @@ const PAGE = 4096;
 const PAGES = 40;
 
 function pte(since: number): Pte {
-  return { kind: 'anon', write: since % 2 === 0, cow: false, huge: false, device: -1, mirror: 0, since };
+  return newPte('anon', since, { write: since % 2 === 0 });
 }
 
 interface Op {

@@ -1,4 +1,4 @@
-import { carve, type Interval, overlapping, type RangeMap } from '../../core/interval.js';
+import { carve, firstOverlap, type Interval, overlapping, type RangeMap } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, alignUp, max, min, sub, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
@@ -27,16 +27,31 @@ export interface Pte {
   readonly kind: PteKind;
   /** Writable; of an exclusive entry: what it becomes when it is given back does not depend on this. */
   readonly write: boolean;
-  /** Shared with another process since a fork: the first write copies. */
+  /** Was shared by a fork and not written to since: the first write copies, unless nobody else is left to share it. */
   readonly cow: boolean;
   /** Whole blocks of 2 MiB inside the run are mapped by one entry; what is left at its ends is not. */
   readonly huge: boolean;
+  /** The pages are parts of huge ones, by blocks of 2 MiB, whether one entry maps them or many. */
+  readonly large: boolean;
   /** Minor of the device whose memory it is, or -1. */
   readonly device: number;
   /** Id of the mirror that moved it there (it handles the CPU's faults), or 0. */
   readonly mirror: number;
   /** `seq` of the event that put these pages here; a change of rights alone leaves it. */
   readonly since: number;
+  /**
+   * Which anonymous pages they are: `seq` of the event that filled them, and how far they moved from the address that
+   * they had then (modulo 2^64). They keep both while they go from one memory to another, and in the spaces that share
+   * them.
+   */
+  readonly page: number;
+  readonly moved: U64;
+}
+
+/** An entry for a new page, read-only and small unless `fields` say otherwise. */
+export function newPte(kind: PteKind, since: number, fields: Partial<Pte> = {}): Pte {
+  const small = { write: false, cow: false, huge: false, large: false, device: -1, mirror: 0 };
+  return { kind, ...small, since, page: since, moved: 0, ...fields };
 }
 
 export interface PteRun extends Interval, Pte {}
@@ -57,13 +72,38 @@ export interface Change extends Interval {
   readonly open: boolean;
 }
 
+/** The pages of a file that are in memory, as far as faults have shown. */
+export interface PageCache {
+  readonly key: string;
+  /** By offset in the file. */
+  readonly pages: RangeMap<Interval>;
+}
+
+/** Address spaces that a fork made of each other, as long as they live. */
+export interface Kinship {
+  readonly id: number;
+  /** Ids of the spaces, as keys and values. */
+  readonly members: OrderedMap<number, number>;
+}
+
+/** Pages that hold something other than zeros; see hmm/contents.ts. */
+export interface DataRun extends Interval {
+  /** One more than the index of the last byte of each page that is not 0; -1 where that is not known. */
+  readonly upto: number;
+}
+
 export interface PageTable {
   /** Id of the address space; the key too. */
   readonly space: number;
   readonly knowledge: Knowledge;
   readonly runs: RangeMap<PteRun>;
+  readonly data: RangeMap<DataRun>;
   /** Bits of the devices that may have memory here, so that freeing a device's memory need not look at all tables. */
   readonly devices: number;
+  /** Which other spaces may share pages with it: id in `kinships`, 0 while it has neither parent nor child. */
+  readonly family: number;
+  /** Shared pages were moved by mremap: they are not where relatives have them. */
+  readonly strayed: boolean;
   /** The kernel's address of the mm, by which kernel events name the space; null while unknown. */
   readonly mm: U64 | null;
   /** The last calls that changed what is mapped, oldest first: a device call that they overlap saw some of them. */
@@ -81,7 +121,10 @@ export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTa
     space,
     knowledge,
     runs: tx.adopt(OrderedMap.numeric<U64, PteRun>()),
+    data: tx.adopt(OrderedMap.numeric<U64, DataRun>()),
     devices: 0,
+    family: 0,
+    strayed: false,
     mm: null,
     changes: Object.freeze([]),
   });
@@ -152,8 +195,11 @@ export function setRun(runs: RangeMap<PteRun>, start: U64, last: U64, pte: Pte):
     to = right.last;
     runs.delete(right.start);
   }
-  const { kind, write, cow, huge, device, mirror, since } = pte;
-  runs.set(from, Object.freeze({ start: from, last: to, kind, write, cow, huge, device, mirror, since }));
+  const { kind, write, cow, huge, large, device, mirror, since, page, moved } = pte;
+  runs.set(
+    from,
+    Object.freeze({ start: from, last: to, kind, write, cow, huge, large, device, mirror, since, page, moved }),
+  );
 }
 
 /** Huge runs are joined at whole blocks only: a cut block must stay cut. */
@@ -163,9 +209,12 @@ function joins(a: Pte, b: Pte, seam: U64): boolean {
     a.write === b.write &&
     a.cow === b.cow &&
     a.huge === b.huge &&
+    a.large === b.large &&
     a.device === b.device &&
     a.mirror === b.mirror &&
     a.since === b.since &&
+    a.page === b.page &&
+    a.moved === b.moved &&
     (!a.huge || alignDown(seam, HUGE_BYTES) === seam)
   );
 }
@@ -189,6 +238,14 @@ export function pieces(runs: RangeMap<PteRun>, start: U64, last: U64): Piece[] {
   }
   found.push({ start: at, last, pte: undefined });
   return found;
+}
+
+/** The first piece of a range: for walks that change entries as they go. */
+export function pieceAt(runs: RangeMap<PteRun>, start: U64, last: U64): Piece {
+  const run = firstOverlap(runs, start, last);
+  if (run === undefined) return { start, last, pte: undefined };
+  if (run.start > start) return { start, last: sub(run.start, 1), pte: undefined };
+  return { start, last: min(run.last, last), pte: run };
 }
 
 /** The part of `start..last` that the run maps by huge entries, or undefined. */

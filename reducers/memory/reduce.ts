@@ -173,7 +173,7 @@ function protectedRange(tx: Tx, space: AddressSpace, event: MprotectEvent, famil
 }
 
 /** Which trait bits an advice sets and clears. */
-const ADVICE_TRAITS: ReadonlyMap<number, { readonly set: number; readonly clear: number }> = new Map([
+export const ADVICE_TRAITS: ReadonlyMap<number, { readonly set: number; readonly clear: number }> = new Map([
   [MADV_DONTFORK, { set: VMA_DONTFORK, clear: 0 }],
   [MADV_DOFORK, { set: 0, clear: VMA_DONTFORK }],
   [MADV_WIPEONFORK, { set: VMA_WIPEONFORK, clear: 0 }],

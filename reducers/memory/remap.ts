@@ -4,6 +4,7 @@ import type { Families } from '../family.js';
 import type { Tx } from '../tx.js';
 import { MAP_PRIVATE, MREMAP_DONTUNMAP, PAGE_BYTES, PROT_READ, PROT_WRITE } from './flags.js';
 import { emptied, filled } from './emptied.js';
+import { type MovedPart, movedParts, targetOf } from './moved.js';
 import { piecesOf, replaceRange } from './ranges.js';
 import { VMA_ASSUMED, type AddressSpace, type Vma } from './state.js';
 
@@ -11,8 +12,8 @@ import { VMA_ASSUMED, type AddressSpace, type Vma } from './state.js';
  * mremap: the address returned tells which of its forms happened (mm/mremap.c).
  *
  * - same address: the tail is cut off, or the last VMA grows;
- * - another address: what was mapped there goes, the VMAs of the old range move with their offsets, and the last
- *   of them takes the new length;
+ * - another address: what was mapped there goes, the VMA moves with its offset, and takes the new length; where that is the
+ *   old one, each VMA of the range moves;
  * - MREMAP_DONTUNMAP: the old VMAs stay, without their pages;
  * - old length 0: a second view of a shared mapping, and the old one stays.
  */
@@ -29,11 +30,33 @@ export function remap(tx: Tx, space: AddressSpace, event: MremapEvent, to: U64, 
       placePieces(tx, space, grown(space, from, oldLast, event), from, newLast, event, families);
     return;
   }
+  const parts = movedParts(space, event, to);
+  if (parts !== undefined) {
+    moveParts(tx, space, parts, event, families);
+    return;
+  }
   const source = oldLast ?? from;
   const moved = grown(space, from, source, event).map((vma) => shifted(vma, from, to));
   placePieces(tx, space, moved, to, newLast, event, families);
   const stays = oldLast === undefined || (event.flags & MREMAP_DONTUNMAP) !== 0;
   if (!stays) cutTail(tx, space, from, oldLast, event, families);
+}
+
+/** Each VMA of the range moves by itself. */
+function moveParts(
+  tx: Tx,
+  space: AddressSpace,
+  parts: readonly MovedPart[],
+  event: MremapEvent,
+  families: Families,
+): void {
+  for (const part of parts) {
+    const moved = grown(space, part.start, part.last, event).map((vma) => shifted(vma, part.start, part.to));
+    const target = targetOf(part);
+    placePieces(tx, space, moved, target.start, target.last, event, families);
+  }
+  if (event.flags & MREMAP_DONTUNMAP) return;
+  for (const { start, last } of parts) cutTail(tx, space, start, last, event, families);
 }
 
 function cutTail(tx: Tx, space: AddressSpace, start: U64, last: U64, event: MremapEvent, families: Families): void {

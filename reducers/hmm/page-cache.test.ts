@@ -1,0 +1,133 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../../core/testing.js';
+import { ev } from '../testing.js';
+import { command, EXCLUSIVE, Lab, PAGE, READ, TO_DEV, WRITE } from './testing.js';
+
+const test = suite('hmm/page-cache');
+
+const SHARED = 0x5000_0000;
+const PRIVATE = 0x5100_0000;
+const READ_ONLY = 0x5200_0000;
+const PAGES = 64;
+
+/** A lab with a memfd of 64 pages that is mapped shared, private, and shared for reading from its 16th page on. */
+function withFile(): Lab {
+  const lab = new Lab();
+  const fd = 20;
+  lab.feed(ev('open', { call: 'memfd_create', path: 'm', retPath: '/memfd:m (deleted)', ret: fd }));
+  lab.feed(ev('other', { call: 'ftruncate', text: `${fd}</memfd:m>(deleted), ${PAGES * PAGE}` }));
+  const map = (addr: number, flags: number, prot: number, first = 0): unknown =>
+    lab.feed(
+      ev('mmap', {
+        addr,
+        lengthBytes: (PAGES - first) * PAGE,
+        prot,
+        flags: flags | 0x10,
+        fd,
+        offset: first * PAGE,
+        ret: addr,
+      }),
+    );
+  map(SHARED, 1, 3);
+  map(PRIVATE, 2, 3);
+  map(READ_ONLY, 1, 1, 16);
+  return lab;
+}
+
+function at(base: number, page: number): number {
+  return base + page * PAGE;
+}
+
+test('an entry of a shared, writable mapping of memory is writable from the start; others are not', () => {
+  const lab = withFile();
+  for (const base of [SHARED, PRIVATE, READ_ONLY]) lab.ask(0, READ, command(base, 1));
+  assert.equal(
+    [SHARED, PRIVATE, READ_ONLY].flatMap((base) => lab.snapshot(0, base, 2)),
+    [2, 0, 1, 0, 1, 0],
+  );
+  lab.feed(ev('mprotect', { addr: SHARED, lengthBytes: PAGE, prot: 1 }));
+  assert.equal(lab.snapshot(0, SHARED, 1), [1]);
+  lab.feed(ev('mprotect', { addr: SHARED, lengthBytes: PAGE, prot: 3 }));
+  assert.equal(lab.snapshot(0, SHARED, 1), [2]);
+});
+
+test('a read maps what is in memory around it, a write does not', () => {
+  const lab = withFile();
+  lab.ask(0, WRITE, command(at(SHARED, 2), 3));
+  lab.ask(0, WRITE, command(at(SHARED, 17), 1));
+  lab.ask(0, READ, command(at(PRIVATE, 8), 1));
+  assert.equal(lab.snapshot(0, PRIVATE, 10), [0, 0, 1, 1, 1, 0, 0, 0, 1, 0]);
+  lab.ask(0, WRITE, command(at(PRIVATE, 0), 1));
+  assert.equal(lab.snapshot(0, at(SHARED, 0), 5), [0, 0, 2, 2, 2]);
+  lab.ask(0, READ, command(at(SHARED, 8), 1));
+  assert.equal(lab.snapshot(0, at(SHARED, 0), 5), [2, 0, 2, 2, 2], 'a copy was made of a page that is in memory now');
+  lab.ask(0, READ, command(READ_ONLY, 1));
+  assert.equal(lab.snapshot(0, READ_ONLY, 3), [1, 1, 0]);
+});
+
+test('the window has 16 pages and begins at the mapping where that begins later', () => {
+  const lab = withFile();
+  lab.populate(SHARED, 40, true);
+  lab.feed(ev('munmap', { addr: PRIVATE, lengthBytes: 5 * PAGE }));
+  lab.ask(0, READ, command(at(PRIVATE, 6), 1));
+  const seen = lab.snapshot(0, at(PRIVATE, 5), 20);
+  assert.equal(
+    seen.map((byte, page) => (byte === 0 ? -1 : page)).filter((page) => page >= 0),
+    Array.from({ length: 16 }, (_, page) => page),
+  );
+  lab.ask(0, READ, command(at(PRIVATE, 33), 1));
+  assert.equal(lab.snapshot(0, at(PRIVATE, 30), 4), [0, 0, 1, 1]);
+});
+
+test('what is not mapped is not in memory for that alone; a hole that is punched takes it from all', () => {
+  const lab = withFile();
+  lab.populate(SHARED, 4, true);
+  lab.ask(0, WRITE, command(PRIVATE, 1));
+  lab.ask(0, READ, command(at(PRIVATE, 3), 1));
+  lab.feed(ev('madvise', { addr: SHARED, lengthBytes: 4 * PAGE, advice: 4 }));
+  assert.equal(lab.snapshot(0, SHARED, 4), [0, 0, 0, 0]);
+  lab.ask(0, READ, command(SHARED, 1));
+  assert.equal(lab.snapshot(0, SHARED, 4), [2, 2, 2, 2]);
+  lab.feed(ev('madvise', { addr: SHARED, lengthBytes: 2 * PAGE, advice: 9 }));
+  assert.equal([lab.snapshot(0, SHARED, 4), lab.snapshot(0, PRIVATE, 4)].flat(), [0, 0, 2, 2, 2, 0, 1, 1]);
+  lab.ask(0, READ, command(SHARED, 1));
+  assert.equal(lab.snapshot(0, SHARED, 2), [2, 0]);
+});
+
+test('pages of files do not migrate; where others map them too, the mirror loses what it has', () => {
+  const lab = withFile();
+  lab.ask(0, READ, command(at(SHARED, 16), 2));
+  assert.is(lab.ask(0, TO_DEV, command(at(SHARED, 16), 2)).verdict, 'match', 'the mirror has them');
+  lab.ask(0, READ, command(READ_ONLY, 1));
+  assert.is(lab.ask(0, TO_DEV, command(READ_ONLY, 1)).verdict, 'match', 'the first mapping is asked first');
+  assert.is(lab.ask(0, TO_DEV, command(at(SHARED, 16), 1), 'ENOENT').verdict, 'match');
+  lab.feed(ev('munmap', { addr: READ_ONLY, lengthBytes: 48 * PAGE }));
+  lab.ask(0, READ, command(at(SHARED, 16), 1));
+  assert.is(lab.ask(0, TO_DEV, command(at(SHARED, 16), 1)).verdict, 'match');
+});
+
+test('a child finds the pages of shared memory by its own faults, and is asked for them', () => {
+  const lab = withFile();
+  lab.ask(0, READ, command(SHARED, 1));
+  lab.feed(ev('fork', { ret: 50 }));
+  assert.is(lab.ask(0, TO_DEV, command(SHARED, 1)).verdict, 'match');
+  lab.feed(ev('madvise', { tid: 50, pid: 50, addr: SHARED, lengthBytes: PAGE, advice: 22 }));
+  lab.ask(0, READ, command(SHARED, 1));
+  assert.is(lab.ask(0, TO_DEV, command(SHARED, 1), 'ENOENT').verdict, 'match');
+});
+
+test('exclusive access to shared memory is refused after the page has come', () => {
+  const lab = withFile();
+  assert.is(lab.ask(0, EXCLUSIVE, command(SHARED, 2), 'EOPNOTSUPP').verdict, 'match');
+  assert.equal(lab.snapshot(0, SHARED, 2), [2, 0]);
+  assert.is(lab.ask(0, EXCLUSIVE, command(PRIVATE, 2)).verdict, 'match', 'a private copy is anonymous');
+});
+
+test('anonymous shared memory is a file of its own', () => {
+  const lab = new Lab();
+  lab.feed(ev('mmap', { addr: SHARED, lengthBytes: 8 * PAGE, flags: 0x31, ret: SHARED }));
+  lab.ask(0, WRITE, command(at(SHARED, 2), 1));
+  lab.feed(ev('madvise', { addr: SHARED, lengthBytes: 8 * PAGE, advice: 4 }));
+  lab.ask(0, READ, command(SHARED, 1));
+  assert.equal(lab.snapshot(0, SHARED, 4), [2, 0, 2, 0]);
+});
