@@ -1,5 +1,5 @@
 import type { RangeMap } from '../../core/interval.js';
-import { add, lastOf, mul, type U64 } from '../../core/u64.js';
+import { lastOf, mul, type U64 } from '../../core/u64.js';
 import { type DataRun, PAGE_BYTES } from '../memory/pagetable.js';
 import type { AddressSpace } from '../memory/state.js';
 import type { Tx } from '../tx.js';
