@@ -120,6 +120,8 @@ export const SPACE_CALLS = {
   'vfio unmap': (d) => d.call(0x3b72, struct(24, [8, d.place(d.step.c), 8], [16, PAGE * (1 + d.step.b), 8])),
   'vfio unmap all': (d) => d.call(0x3b72, struct(24, [4, 2])),
   // ---- files, processes, memory
+  /** A command whose struct was not recorded. */
+  unseen: (d) => d.call(0x3b80 | ((d.step.a * 3 + d.step.b) % 21), null),
   open: (d) => d.bench.event(ev('open', { ...by(d), path: '/dev/iommu', flags: 2, ret: 20 + d.step.a })),
   close: (d) => close(d, d.fd),
   'close access': (d) => close(d, d.fdOf('iommufd-access', d.step.a)),
