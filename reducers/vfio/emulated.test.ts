@@ -99,3 +99,22 @@ test('by its group it is an access of the compatibility IOAS', () => {
   lab.close(5);
   assert.is(typeOf(lab, device?.devid ?? 0), undefined);
 });
+
+test('a mediated device that an earlier user left marked as attached: ENOENT is unknown, and nothing is attached', () => {
+  const lab = mediated(new Lab());
+  assert.is(attach(lab, IOAS, 'ENOENT').verdict, 'unknown');
+  assert.is(typedObject(new Tx(lab.world), 1, DEVID, 'access')?.ioas, 0);
+  lab.good(lab.ioctl(4, DEVICE_DETACH_IOMMUFD_PT, { in: struct(8) }));
+  lab.good(attach(lab, IOAS));
+  assert.is(attach(lab, IOAS, 'ENOENT').verdict, 'diverge', 'it is attached, for sure');
+  const group = new Lab();
+  group.open('/dev/iommu', 3);
+  group.open('/dev/vfio/7', 4);
+  group.good(group.ioctl(4, GROUP_SET_CONTAINER, { in: struct(4, [0, 3]) }));
+  assert.is(group.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), errno: 'ENOENT' }).verdict, 'unknown');
+  group.good(group.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), ret: 5 }));
+  assert.equal(
+    [...([...group.world.iommufds.values()][0]?.objects.values() ?? [])].map(({ type }) => type),
+    ['ioas', 'access'],
+  );
+});

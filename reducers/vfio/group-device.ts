@@ -15,7 +15,7 @@ import { succeedWithFd } from '../new-fd.js';
 import type { Tx } from '../tx.js';
 import { patchGroup } from './containers.js';
 import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
-import { attachEmulated, bindEmulated, unbindAny } from './emulated.js';
+import { attachEmulated, bindEmulated, failedByMark, unbindAny } from './emulated.js';
 import { NAME_RULES, keepPresence, nameMissing, optionsFit } from './group-name.js';
 import { markEmulated } from './groups.js';
 import { isBadPointer } from './payload.js';
@@ -117,7 +117,8 @@ function bind(call: Call, group: VfioGroup, name: string): number {
   if (group.noIommu) return devid;
   const attached = attachCompat(tx, group.iommufd, devid, mediated, seq);
   if ('ptId' in attached) {
-    if (attached.unknown === undefined || call.unknown(attached.unknown)) return devid;
+    const failed = mediated && failedByMark(call);
+    if (!failed && (attached.unknown === undefined || call.unknown(attached.unknown))) return devid;
   } else if (!ends(call, attached)) return devid;
   unbind(call, group, devid);
   return REFUSED;

@@ -16,7 +16,14 @@ import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, leaveIommufd, openDevice, patchDevice } from '../devices.js';
 import { tellDriver } from '../driver.js';
-import { attachEmulated, bindEmulated, detachEmulated, isMediated } from '../emulated.js';
+import {
+  attachEmulated,
+  bindEmulated,
+  detachEmulated,
+  failedByMark,
+  isAttachedEmulated,
+  isMediated,
+} from '../emulated.js';
 import { fdUnknown, joinableFiles, lookFd } from '../fd-look.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse } from '../rules.js';
@@ -184,6 +191,7 @@ function attachShows(call: Call, device: VfioDevice, ptId: number): void {
 function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
   const { tx } = call;
   const { iommufd, devid } = device;
+  const moves = isAttachedEmulated(tx, iommufd, devid);
   call.trial();
   const result = attachEmulated(tx, iommufd, devid, ptId);
   if (!('ptId' in result)) {
@@ -191,7 +199,7 @@ function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
     else call.fail(result.errno, result.rule);
     return;
   }
-  call.succeed('attach-pt.mediated');
+  if (moves || !failedByMark(call)) call.succeed('attach-pt.mediated');
 }
 
 /**
