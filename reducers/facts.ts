@@ -45,6 +45,16 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   // Groups and devices.
   { pattern: 'vfio-group/*/emulated', field: 'group_fd', why: 'shown by a container that takes any address' },
   { pattern: 'vfio-device/*/first_state', field: 'device_state', why: 'drivers keep it over opens' },
+  {
+    pattern: 'vfio-device/*/group',
+    field: 'name',
+    why: 'which group a device is in: its BIND is refused while it is open',
+  },
+  {
+    pattern: 'vfio-device/*/not-group/*',
+    field: 'name',
+    why: 'which group a device is not in: bound while that was open',
+  },
   { pattern: 'vfio-group/*/no-device/*', field: 'name', why: 'which devices a group has' },
   { pattern: 'vfio-cdev/*', field: 'cdev', why: 'seen in sysfs: which device a cdev belongs to' },
   { pattern: 'vfio-device/*/flags', field: 'flags', why: 'whether the device can be reset, and has capabilities' },

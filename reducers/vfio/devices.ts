@@ -70,6 +70,12 @@ export function patchDevice(tx: Tx, name: string, patch: Partial<VfioDevice>): v
   if (device !== undefined) tx.world.devices.set(name, Object.freeze({ ...device, ...patch }));
 }
 
+/** The device that is known to be in a group, of those that have one only. */
+export function soleDeviceOf(tx: Tx, groupId: number): VfioDevice | undefined {
+  for (const device of tx.world.devices.values()) if (device.group === groupId) return device;
+  return undefined;
+}
+
 /** The device behind the file of the call. */
 export function deviceOf(call: Call): VfioDevice {
   const device = call.tx.world.devices.get(call.file.objectKey);

@@ -1,6 +1,7 @@
 import type { Call } from '../call.js';
+import type { Tx } from '../tx.js';
 import { patchGroup } from './containers.js';
-import { driverOfName, ensureDevice, patchDevice } from './devices.js';
+import { driverOfName, ensureDevice, patchDevice, soleDeviceOf } from './devices.js';
 import { noDeviceKey, smallFact, teach } from './facts.js';
 import { markEmulated } from './groups.js';
 import { refuse, type Rule } from './rules.js';
@@ -35,7 +36,7 @@ export function nameMissing(call: Call, group: VfioGroup, name: string, options:
   if (name !== '' && known === group.id) return false;
   const key = noDeviceKey(group.id, name);
   const proper = driverOfName(name) !== 'unknown';
-  const wrong = name === '' || known !== 0 || !fitsGroup(group, name) || (proper && smallFact(tx, key) === 1);
+  const wrong = name === '' || known !== 0 || !fitsGroup(tx, group, name) || (proper && smallFact(tx, key) === 1);
   if (wrong) return refuse(call, R.noDevice);
   if (!call.failedByFact(R.noDevice.errno, `whether group ${group.id} has a device ${name} was not shown before`))
     return false;
@@ -44,9 +45,12 @@ export function nameMissing(call: Call, group: VfioGroup, name: string, options:
 }
 
 /** Whether the devices that the group is known to have leave room for one of that name. */
-function fitsGroup(group: VfioGroup, name: string): boolean {
+function fitsGroup(tx: Tx, group: VfioGroup, name: string): boolean {
   if (group.bus === 'unknown') return true;
-  return group.bus === 'pci' && driverOfName(name) === 'pci';
+  const driver = driverOfName(name);
+  if (group.bus === 'pci') return driver === 'pci';
+  // That the group's device is mediated may have been shown without its name.
+  return driver === 'mdev' && soleDeviceOf(tx, group.id) === undefined;
 }
 
 /** The answer shows that the group has the device: what came after the look-up. Only after a prediction. */

@@ -3,8 +3,10 @@ import type { Bytes } from '../../core/bytes.js';
 import { suite } from '../../core/testing.js';
 import { type U64, U64_MAX } from '../../core/u64.js';
 import { ev } from '../testing.js';
+import { Tx } from '../tx.js';
 import { GROUP_RULES as R } from './group.js';
 import { DEVICE_FD_RULES as D } from './group-device.js';
+import { markEmulated } from './groups.js';
 import {
   checkRows,
   DATA,
@@ -314,4 +316,14 @@ test('a group found open answers unknown until it is told', () => {
   );
   assert.match(lab.ioctl(4, GROUP_UNSET_CONTAINER).unknown, /open before the recording began/);
   lab.good(lab.ioctl(4, GROUP_GET_STATUS, { in: struct(8), out: struct(8, [4, 1]) }));
+});
+
+test('a group that was shown to be of a mediated device takes the first name that is one', () => {
+  const lab = new Lab().container();
+  const tx = new Tx(lab.world);
+  markEmulated(tx, 7);
+  lab.world = tx.commit();
+  lab.good(getDevice(lab, PCI_DEVICE, 'ENODEV'));
+  lab.good(getDevice(lab, MDEV, ''));
+  lab.good(getDevice(lab, MDEV.replace('1', '2'), 'ENODEV'));
 });

@@ -14,6 +14,7 @@ import type { Tx } from '../tx.js';
 import { isNoIommu, patchContainer, patchGroup } from './containers.js';
 import { fdUnknown, joinableFiles, lookFd } from './fd-look.js';
 import { endGroup, joinIommufd, leaveIommufd, openGroup } from './groups.js';
+import { keepBoundElsewhere } from './device/group-block.js';
 import { getDeviceFd } from './group-device.js';
 import { attachGroup, detachGroup, detachUnseen } from './membership.js';
 import { happenedUnseen, isBadPointer, takeStruct } from './payload.js';
@@ -282,7 +283,9 @@ function attachShortage(call: Call): string {
 
 export const groupFamily: FileFamily = {
   open(tx, file, event) {
-    return Object.freeze({ ...file, object: openGroup(tx, file, event.seq).id });
+    const group = openGroup(tx, file, event.seq);
+    if (file.complete) keepBoundElsewhere(tx, group, event.seq);
+    return Object.freeze({ ...file, object: group.id });
   },
   ioctl,
   explain: (call) => explained(GROUP_EXPLANATIONS, call),

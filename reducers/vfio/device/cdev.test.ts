@@ -38,7 +38,7 @@ test('cdev: rejections', () => {
     { rule: C.bindFlags, errno: 'EINVAL', run: (l, e) => bind(cdev(l), e, bindStruct([8, 0xffff_ffff])) },
     { rule: C.bindGroup, errno: 'EINVAL', run: (l, e) => bind(l.device(), e, bindStruct(), bindStruct(), 5) },
     {
-      rule: C.bindGroupOpen,
+      rule: C.groupOpen,
       errno: 'EBUSY',
       run(lab, e) {
         lab.device('vfio0');
@@ -58,7 +58,7 @@ test('cdev: rejections', () => {
     { rule: C.bindBadFd, errno: 'EBADF', run: (l, e) => bind(cdev(l), e, bindStruct([8, 9])) },
     { rule: C.bindNotIommufd, errno: 'EBADFD', run: (l, e) => bind(cdev(l), e, bindStruct([8, 4])) },
     {
-      rule: C.bindOther,
+      rule: C.openElsewhere,
       errno: 'EINVAL',
       run(lab, e) {
         bound(lab).open('/dev/vfio/devices/vfio0', 5);
@@ -133,6 +133,17 @@ const map = (lab: Lab, ioas: number, iova: number, e = '') =>
     in: struct(40, [4, 7], [8, ioas], [16, MEMORY, 8], [24, 0x1000, 8], [32, iova, 8]),
     errno: e,
   });
+
+test('an answer to a PASID shows which driver the device has', () => {
+  const lab = new Lab();
+  lab.open('/dev/iommu', 3);
+  lab.open('/dev/vfio/devices/vfio0', 4);
+  lab.good(bind(lab, ''));
+  lab.good(lab.ioctl(3, 0x3b81, { in: struct(12), out: struct(12, [8, IOAS]) }));
+  assert.is(attachTo(lab, IOAS, 0, 3).verdict, 'unknown');
+  assert.is(lab.world.devices.get('vfio0')?.driver, 'pci');
+  assert.equal(objects(lab), ['1 device', '2 ioas', '3 hwpt-paging']);
+});
 
 test('with PASID 0 and without a PASID the device is attached by one way only', () => {
   for (const [first, second] of [

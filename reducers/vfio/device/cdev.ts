@@ -29,6 +29,7 @@ import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import { USER_PTR_MAX } from '../uapi.js';
+import { GROUP_BLOCK_RULES, groupBlocks, keepBlockFree, openThroughGroup } from './group-block.js';
 
 /**
  * The device's own character device with an iommufd (drivers/vfio/device_cdev.c).
@@ -43,13 +44,12 @@ export const CDEV_RULES = {
   bindTail: { id: 'bind.tail', errno: 'E2BIG', text: 'bytes beyond the struct are not zero' },
   bindFlags: { id: 'bind.flags', errno: 'EINVAL', text: 'a flag other than TOKEN, or a negative iommufd' },
   bindGroup: { id: 'bind.group-file', errno: 'EINVAL', text: 'the file was opened through the group' },
-  bindGroupOpen: { id: 'bind.group-open', errno: 'EBUSY', text: 'the group of the device is open' },
+  ...GROUP_BLOCK_RULES,
   bindTwice: { id: 'bind.again', errno: 'EINVAL', text: 'this file has bound the device already' },
   bindTokenFault: { id: 'bind.token-copy-in', errno: 'EFAULT', text: 'the token is no user memory' },
   bindToken: { id: 'bind.token', errno: 'EINVAL', text: 'a token for a device that takes none' },
   bindBadFd: { id: 'bind.fd', errno: 'EBADF', text: 'the iommufd is not open' },
   bindNotIommufd: { id: 'bind.not-an-iommufd', errno: 'EBADFD', text: 'the fd is no iommufd' },
-  bindOther: { id: 'bind.other-file', errno: 'EINVAL', text: 'another file has bound the device' },
   attachArgsz: { id: 'attach-pt.argsz', errno: 'EINVAL', text: 'argsz is less than 12' },
   attachFlags: { id: 'attach-pt.flags', errno: 'EINVAL', text: 'a flag other than PASID' },
   attachPasid: { id: 'attach-pt.pasid-argsz', errno: 'EINVAL', text: 'PASID, and argsz is less than 16' },
@@ -84,7 +84,7 @@ export function bindIommufd(call: Call): void {
   const fd = struct.s32(8);
   if (((flags & ~FLAG_TOKEN) !== 0 || fd < 0) && refuse(call, R.bindFlags)) return;
   if (call.file.object === BY_GROUP && refuse(call, R.bindGroup)) return;
-  if ((call.tx.world.groups.get(device.group)?.file ?? 0) !== 0 && refuse(call, R.bindGroupOpen)) return;
+  if (groupBlocks(call, device)) return;
   if (device.boundFile === call.file.id) {
     if (device.unknownSince < 0 && refuse(call, R.bindTwice)) return;
     call.unknown(`whether the file has bound the device is unknown since event ${device.unknownSince}`);
@@ -98,7 +98,8 @@ export function bindIommufd(call: Call): void {
   if (file === 'none' && refuse(call, R.bindBadFd)) return;
   if ((file === 'none' || file.kind !== 'iommufd') && refuse(call, R.bindNotIommufd)) return;
   if (file === 'none') return;
-  if (device.openCount > 0 && device.boundFile !== call.file.id && refuse(call, R.bindOther)) return;
+  if (device.openCount > 0 && device.boundFile !== call.file.id && refuse(call, R.openElsewhere)) return;
+  if (openThroughGroup(call, device)) return;
   bind(call, device, file.object);
 }
 
@@ -153,6 +154,7 @@ function giveAccess(call: Call, device: VfioDevice, iommufd: number, devid: numb
   // Bound to another iommufd it cannot be: that its file was closed there is not in the recording.
   if (device.iommufd !== 0) leaveIommufd(call.tx, device);
   openDevice(call.tx, device.name);
+  keepBlockFree(call, device);
   patchDevice(call.tx, device.name, { boundFile: call.file.id, iommufd, devid, unknownSince: -1 });
 }
 
@@ -286,10 +288,11 @@ function pasidOf(call: Call, device: VfioDevice, at: number, flagRule: Rule, arg
   if ((flags & ~FLAG_PASID) !== 0 && refuse(call, flagRule)) return undefined;
   if ((flags & FLAG_PASID) === 0) return WHOLE_DEVICE;
   if (device.driver === 'unknown') {
-    call.unknown('the driver of the device is not known');
-    return undefined;
+    const happened = call.unknown('the driver of the device is not known');
+    if (happened) tellDriver(call.tx, device, 'pci', call.event.seq);
+    else if (call.recordedErrno === R.noPasid.errno) tellDriver(call.tx, device, 'mdev', call.event.seq);
   }
-  if (device.driver !== 'pci' && refuse(call, R.noPasid)) return undefined;
+  if (deviceOf(call).driver !== 'pci' && refuse(call, R.noPasid)) return undefined;
   if (struct.u32(0) < at + 4 && refuse(call, argszRule)) return undefined;
   if (struct.has(at, 4)) return struct.u32(at);
   call.unknown('payload not recorded');

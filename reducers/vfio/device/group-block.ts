@@ -1,0 +1,105 @@
+import type { Call } from '../../call.js';
+import type { Tx } from '../../tx.js';
+import { deviceKey, smallFact, teach } from '../facts.js';
+import { refuse, type Rule } from '../rules.js';
+import type { VfioDevice, VfioGroup } from '../state.js';
+
+/**
+ * A device has one way of access at a time (drivers/vfio/group.c, `vfio_device_block_group`): BIND_IOMMUFD is refused
+ * while the file of its group is open, and the file cannot be opened while a device of the group is bound.
+ *
+ * Which group a device is in is the machine's. A device that was opened through its group told; of another one,
+ * a BIND tells: refused, its group is one of those that are open; not refused, it is none of them. A
+ * group that is opened is not that of a device that is bound by then.
+ */
+export const GROUP_BLOCK_RULES = {
+  groupOpen: { id: 'bind.group-open', errno: 'EBUSY', text: 'the group of the device is open' },
+  openElsewhere: {
+    id: 'bind.other-file',
+    errno: 'EINVAL',
+    text: 'another file has the device open: one that bound it, or one from its group, whose own file is closed by now',
+  },
+} as const satisfies Record<string, Rule>;
+
+const R = GROUP_BLOCK_RULES;
+
+/** Whether BIND ends here, as the group is open. A success tells as well: {@link keepBlockFree}. */
+export function groupBlocks(call: Call, device: VfioDevice): boolean {
+  const { tx } = call;
+  const known = groupOfDevice(tx, device);
+  if (known !== 0) return (tx.world.groups.get(known)?.file ?? 0) !== 0 && refuse(call, R.groupOpen);
+  const [first, second] = openGroupsInDoubt(tx, device);
+  if (first === undefined) return false;
+  if (!call.failedByFact(R.groupOpen.errno, `which group ${device.name} is in was not shown before`)) return false;
+  if (second === undefined) teach(call, deviceKey(device.name, 'group'), first.id);
+  else keepAmong(call, device);
+  return true;
+}
+
+/** The device's group is an open one, so it is none of the others that were seen. */
+function keepAmong(call: Call, device: VfioDevice): void {
+  for (const group of call.tx.world.groups.values())
+    if (group.file === 0) exclude(call.tx, device, group, call.event.seq);
+  call.noteLearned();
+}
+
+/** BIND succeeded: none of the open groups is the device's. */
+export function keepBlockFree(call: Call, device: VfioDevice): void {
+  if (groupOfDevice(call.tx, device) !== 0) return;
+  for (const group of openGroupsInDoubt(call.tx, device)) exclude(call.tx, device, group, call.event.seq);
+}
+
+/** A group was opened: the devices that are bound belong to others. */
+export function keepBoundElsewhere(tx: Tx, group: VfioGroup, seq: number): void {
+  for (const device of tx.world.devices.values())
+    if (device.boundFile !== 0 && device.unknownSince < 0 && groupOfDevice(tx, device) === 0)
+      exclude(tx, device, group, seq);
+}
+
+/** The group that the device is in, 0 where nothing told. */
+export function groupOfDevice(tx: Tx, device: VfioDevice): number {
+  return device.group === 0 ? (smallFact(tx, deviceKey(device.name, 'group')) ?? 0) : device.group;
+}
+
+/**
+ * Whether BIND ends here, as the device is open through its group. On an iommufd an open device does not keep the
+ * file of its group; a mediated device has its group for itself, so that its cdev stands for the one that is open.
+ */
+export function openThroughGroup(call: Call, device: VfioDevice): boolean {
+  const { tx } = call;
+  if (device.group !== 0) return false;
+  const known = groupOfDevice(tx, device);
+  const groups: number[] = [];
+  for (const other of tx.world.devices.values())
+    if (other.openCount > 0 && isSole(tx, other) && couldBe(tx, device, other.group)) groups.push(other.group);
+  if (known !== 0) return groups.includes(known) && refuse(call, R.openElsewhere);
+  const [first, second] = groups;
+  if (first === undefined) return false;
+  if (!call.failedByFact(R.openElsewhere.errno, `which group ${device.name} is in was not shown before`)) return false;
+  if (second === undefined) teach(call, deviceKey(device.name, 'group'), first);
+  return true;
+}
+
+function isSole(tx: Tx, { group }: VfioDevice): boolean {
+  return tx.world.groups.get(group)?.emulated ?? false;
+}
+
+function couldBe(tx: Tx, device: VfioDevice, groupId: number): boolean {
+  return !tx.world.facts.has(notGroupKey(device, groupId));
+}
+
+function openGroupsInDoubt(tx: Tx, device: VfioDevice): VfioGroup[] {
+  const doubtful: VfioGroup[] = [];
+  for (const group of tx.world.groups.values())
+    if (group.file !== 0 && couldBe(tx, device, group.id)) doubtful.push(group);
+  return doubtful;
+}
+
+function exclude(tx: Tx, device: VfioDevice, group: VfioGroup, seq: number): void {
+  const key = notGroupKey(device, group.id);
+  if (!tx.world.facts.has(key)) tx.world.facts.set(key, Object.freeze({ value: 1, since: seq }));
+}
+
+function notGroupKey(device: VfioDevice, groupId: number): string {
+  return deviceKey(device.name, `not-group/${groupId}`);
+}
