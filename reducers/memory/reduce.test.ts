@@ -254,6 +254,33 @@ function listed(event: Event | undefined): Event[] {
   return event === undefined ? [] : [event];
 }
 
+test('mremap moves the mappings of a range each by itself: holes, and what stands at their places, stay', () => {
+  const base = 0x2000_0000;
+  const at = (page: number): number => base + page * PAGE;
+  const fixed = (page: number, pages: number): Event =>
+    ev('mmap', { addr: at(page), lengthBytes: pages * PAGE, flags: 0x32, ret: at(page) });
+  const remap = (length: number): Event =>
+    ev('mremap', {
+      addr: at(0),
+      oldLengthBytes: 6 * PAGE,
+      newLengthBytes: length * PAGE,
+      flags: 3,
+      newAddr: at(20),
+      ret: at(20),
+    });
+  const known = [EXEC, ev('brk', { ret: 0x5555_0000_0000 }), ev('mmap', { ret: 0x7f10_0000_0000 })];
+  const mapped = (events: Event[]): number[] => sorted(pagesOf(replay(events), 1, base)).map(([page]) => page);
+  const calls = [fixed(0, 2), fixed(4, 2), fixed(20, 7)];
+  const below = (pages: number[]): number[] => pages.filter((page) => page < 40);
+  assert.equal(below(mapped([...known, ...calls, remap(6)])), [20, 21, 22, 23, 24, 25, 26]);
+  assert.equal(below(mapped([...known, fixed(0, 2), fixed(4, 2), remap(6)])), [20, 21, 24, 25]);
+  assert.equal(
+    below(mapped([EXEC, fixed(0, 2), fixed(4, 2), remap(6)])),
+    [20, 21, 22, 23, 24, 25],
+    'memory that nobody told of moves, too',
+  );
+});
+
 test('pieces of one mapping that become equal again are one run', () => {
   const calls = [
     EXEC,
