@@ -57,6 +57,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   },
   { pattern: 'vfio-group/*/no-device/*', field: 'name', why: 'which devices a group has' },
   { pattern: 'vfio-cdev/*', field: 'cdev', why: 'seen in sysfs: which device a cdev belongs to' },
+  { pattern: 'vfio-device/*/behind_iommu', field: 'pt_id', why: 'whether a cdev is mediated: it gives an IOAS back' },
   { pattern: 'vfio-device/*/flags', field: 'flags', why: 'whether the device can be reset, and has capabilities' },
   { pattern: 'vfio-device/*/num_regions', field: 'num_regions', why: 'regions that a driver adds' },
   { pattern: 'vfio-device/*/num_irqs', field: 'num_irqs', why: 'mediated devices of drivers that are not modelled' },

@@ -52,7 +52,7 @@ test('rejections', () => {
 
 test('the first attach tells a mediated device: it gives the id of the IOAS back and makes no HWPT', () => {
   const lab = bound(new Lab());
-  assert.is(attach(lab, IOAS).verdict, 'unknown');
+  assert.is(attach(lab, IOAS).verdict, 'learned');
   assert.is(lab.world.devices.get('vfio0')?.driver, 'mdev');
   assert.is(typeOf(lab, DEVID), 'access');
   assert.is(typeOf(lab, 3), undefined);
@@ -65,9 +65,18 @@ test('the first attach tells a mediated device: it gives the id of the IOAS back
 
 test('an attach that gives back another id tells a device behind an IOMMU', () => {
   const lab = bound(new Lab());
-  attach(lab, IOAS, '', 3);
+  assert.is(attach(lab, IOAS, '', 3).verdict, 'learned');
   assert.is(lab.world.devices.get('vfio0')?.driver, 'pci');
   assert.is(typeOf(lab, 3), 'hwpt-paging');
+  assert.is(attach(lab, 3, '', 3).verdict, 'match');
+});
+
+test('an object that is no IOAS tells as well: a mediated device finds none, one behind an IOMMU the wrong type', () => {
+  const lab = bound(new Lab());
+  assert.is(attach(lab, DEVID, 'EINVAL').verdict, 'match');
+  assert.is(attach(lab, DEVID, 'ENOENT').verdict, 'unknown');
+  assert.is(lab.world.devices.get('vfio0')?.driver, 'mdev');
+  assert.is(attach(lab, IOAS).verdict, 'match');
 });
 
 test('an attach whose answer is not known leaves nothing behind when the recording says that it failed', () => {

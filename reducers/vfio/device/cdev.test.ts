@@ -140,7 +140,9 @@ test('an answer to a PASID shows which driver the device has', () => {
   lab.open('/dev/vfio/devices/vfio0', 4);
   lab.good(bind(lab, ''));
   lab.good(lab.ioctl(3, 0x3b81, { in: struct(12), out: struct(12, [8, IOAS]) }));
-  assert.is(attachTo(lab, IOAS, 0, 3).verdict, 'unknown');
+  assert.is(attachTo(lab, IOAS, 0, 0, 'EOPNOTSUPP').verdict, 'unknown');
+  assert.is(lab.world.devices.get('vfio0')?.driver, 'unknown', 'others than mediated devices take none either');
+  assert.is(attachTo(lab, IOAS, 0, 3).verdict, 'learned');
   assert.is(lab.world.devices.get('vfio0')?.driver, 'pci');
   assert.equal(objects(lab), ['1 device', '2 ioas', '3 hwpt-paging']);
 });

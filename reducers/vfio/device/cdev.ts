@@ -24,6 +24,7 @@ import {
   isAttachedEmulated,
   isMediated,
 } from '../emulated.js';
+import { deviceKey, teach } from '../facts.js';
 import { fdUnknown, joinableFiles, lookFd } from '../fd-look.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse } from '../rules.js';
@@ -172,22 +173,35 @@ export function attachPt(call: Call): void {
     return;
   }
   const ptId = struct.u32(8);
-  if (device.driver === 'unknown' && objectOf(call.tx, device.iommufd, ptId) !== undefined)
-    attachShows(call, device, ptId);
+  const unshown = pasid === WHOLE_DEVICE && device.driver === 'unknown';
+  if (unshown && objectOf(call.tx, device.iommufd, ptId) !== undefined && attachShows(call, device, ptId)) return;
   if (isMediated(deviceOf(call))) attachMediated(call, device, ptId);
   else attach(call, device, ptId, pasid);
 }
 
+const NOT_SHOWN = 'whether the device is behind an IOMMU or mediated was not shown yet';
+
 /**
  * An attach shows which kind of device it is. Behind an IOMMU the id that comes back is that of a HWPT, and an object
- * that is none has the wrong type; a mediated device gives the id of the IOAS back, and finds no other objects.
+ * that is none has the wrong type; a mediated device gives the id of the IOAS back, and finds no other objects. True:
+ * the prediction ends the call.
  */
-function attachShows(call: Call, device: VfioDevice, ptId: number): void {
-  const happened = call.unknown('whether the device is behind an IOMMU or mediated was not shown yet');
-  const told = happened ? find(call.memOut, add(call.arg, 8), 4)?.u32(0) : undefined;
-  const ioas = objectOf(call.tx, device.iommufd, ptId)?.type === 'ioas';
-  if (told !== undefined) tellDriver(call.tx, device, ioas && told === ptId ? 'mdev' : 'pci', call.event.seq);
-  else if (!happened && !ioas && call.recordedErrno === 'ENOENT') tellDriver(call.tx, device, 'mdev', call.event.seq);
+function attachShows(call: Call, device: VfioDevice, ptId: number): boolean {
+  if (objectOf(call.tx, device.iommufd, ptId)?.type !== 'ioas') {
+    const part = call.partByFact('ENOENT', NOT_SHOWN);
+    if (part !== 'open') learnBehindIommu(call, device, part === 'has');
+    return part === 'lacks';
+  }
+  const told = find(call.memOut, add(call.arg, 8), 4)?.u32(0);
+  if (told === undefined) call.unknown(NOT_SHOWN);
+  else if (call.succeedByFact('attach-pt.ok', NOT_SHOWN)) learnBehindIommu(call, device, told !== ptId);
+  return false;
+}
+
+/** The answer that this call was given tells what the device is. */
+function learnBehindIommu(call: Call, device: VfioDevice, isBehind: boolean): void {
+  tellDriver(call.tx, device, isBehind ? 'pci' : 'mdev', call.event.seq);
+  teach(call, deviceKey(device.name, 'behind_iommu'), isBehind ? 1 : 0);
 }
 
 function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
@@ -288,11 +302,10 @@ function pasidOf(call: Call, device: VfioDevice, at: number, flagRule: Rule, arg
   if ((flags & ~FLAG_PASID) !== 0 && refuse(call, flagRule)) return undefined;
   if ((flags & FLAG_PASID) === 0) return WHOLE_DEVICE;
   if (device.driver === 'unknown') {
-    const happened = call.unknown('the driver of the device is not known');
-    if (happened) tellDriver(call.tx, device, 'pci', call.event.seq);
-    else if (call.recordedErrno === R.noPasid.errno) tellDriver(call.tx, device, 'mdev', call.event.seq);
-  }
-  if (deviceOf(call).driver !== 'pci' && refuse(call, R.noPasid)) return undefined;
+    const part = call.partByFact(R.noPasid.errno, 'whether the driver of the device knows PASIDs was not shown yet');
+    if (part === 'lacks') return undefined;
+    if (part === 'has') learnBehindIommu(call, device, true);
+  } else if (device.driver !== 'pci' && refuse(call, R.noPasid)) return undefined;
   if (struct.u32(0) < at + 4 && refuse(call, argszRule)) return undefined;
   if (struct.has(at, 4)) return struct.u32(at);
   call.unknown('payload not recorded');
