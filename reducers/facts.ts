@@ -48,7 +48,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   {
     pattern: 'vfio-device/*/group',
     field: 'name',
-    why: 'which group a device is in: its BIND is refused while it is open',
+    why: 'which groups a device can be in: BIND is refused while they are open',
   },
   {
     pattern: 'vfio-device/*/not-group/*',

@@ -22,6 +22,11 @@ function keyOf(file: OpenFile): number {
   return match?.[1] === undefined ? number : NOIOMMU_KEYS + number;
 }
 
+/** Whether the recording does not tell which group it is; its key ends with the file. */
+export function isUnnamed({ id }: VfioGroup): boolean {
+  return id >= UNNAMED_KEYS;
+}
+
 /** The group that a file just opened stands for. A file found open leaves the group's state unknown. */
 export function openGroup(tx: Tx, file: OpenFile, seq: number): VfioGroup {
   const id = keyOf(file);

@@ -2,7 +2,7 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../../core/testing.js';
 import { Tx } from '../../tx.js';
 import { type Answer, Lab, struct, text } from '../testing.js';
-import { DEVICE_BIND_IOMMUFD, GROUP_GET_DEVICE_FD, GROUP_SET_CONTAINER } from '../uapi.js';
+import { DEVICE_BIND_IOMMUFD, GROUP_GET_DEVICE_FD, GROUP_GET_STATUS, GROUP_SET_CONTAINER } from '../uapi.js';
 import { groupOfDevice } from './group-block.js';
 
 const test = suite('vfio group block');
@@ -50,10 +50,28 @@ test('of several open groups EBUSY tells that it is none of those that are close
   lab.close(6);
   assert.is(bind(lab, 'EBUSY').verdict, 'unknown');
   assert.is(groupKnown(lab), 0);
+  assert.equal([bind(lab, 'EBUSY').verdict, bind(lab, 'EBUSY').rule], ['match', 'bind.group-open']);
   lab.close(5);
   lab.open('/dev/vfio/9', 6);
   assert.is(bind(lab, 'EBUSY').verdict, 'unknown');
   assert.is(groupKnown(lab), 7);
+});
+
+test('a group whose number is not known ties no device: its file may be another one’s next time', () => {
+  const lab = withCdev();
+  lab.ioctl(20, GROUP_GET_STATUS, { pid: 9, in: struct(8), out: struct(8, [4, 1]) });
+  assert.is(lab.world.groups.size, 1);
+  for (let i = 0; i < 2; i++) assert.is(bind(lab, 'EBUSY').verdict, 'unknown');
+  assert.is(groupKnown(lab), 0);
+});
+
+test('answers that contradict each other leave every group possible', () => {
+  const lab = withCdev(7, 8);
+  assert.is(bind(lab, 'EBUSY').verdict, 'unknown');
+  assert.is(bind(lab, '').verdict, 'diverge');
+  lab.close(9);
+  lab.open('/dev/vfio/devices/vfio0', 9);
+  assert.is(bind(lab, '').verdict, 'match');
 });
 
 test('a group that can be opened is not that of a bound device', () => {

@@ -1,6 +1,7 @@
 import type { Call } from '../../call.js';
 import type { Tx } from '../../tx.js';
-import { deviceKey, smallFact, teach } from '../facts.js';
+import { deviceKey } from '../facts.js';
+import { isUnnamed } from '../groups.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice, VfioGroup } from '../state.js';
 
@@ -9,7 +10,8 @@ import type { VfioDevice, VfioGroup } from '../state.js';
  * while the file of its group is open, and the file cannot be opened while a device of the group is bound.
  *
  * Which group a device is in is the machine's. A device that was opened through its group told; of another one,
- * a BIND tells: refused, its group is one of those that are open; not refused, it is none of them. A
+ * a BIND tells: refused, its group is one of those that are open; not refused, it is none of them. While all that
+ * are left are open, BIND is refused whichever it is. A
  * group that is opened is not that of a device that is bound by then.
  */
 export const GROUP_BLOCK_RULES = {
@@ -28,19 +30,34 @@ export function groupBlocks(call: Call, device: VfioDevice): boolean {
   const { tx } = call;
   const known = groupOfDevice(tx, device);
   if (known !== 0) return (tx.world.groups.get(known)?.file ?? 0) !== 0 && refuse(call, R.groupOpen);
-  const [first, second] = openGroupsInDoubt(tx, device);
-  if (first === undefined) return false;
+  const among = groupsLeft(tx, device);
+  if (among?.every((id) => (tx.world.groups.get(id)?.file ?? 0) !== 0)) return refuse(call, R.groupOpen);
+  const open = openGroupsInDoubt(tx, device);
+  if (open.length === 0) return false;
   if (!call.failedByFact(R.groupOpen.errno, `which group ${device.name} is in was not shown before`)) return false;
-  if (second === undefined) teach(call, deviceKey(device.name, 'group'), first.id);
-  else keepAmong(call, device);
+  if (!open.some(isUnnamed))
+    keepAmong(
+      call,
+      device,
+      open.map(({ id }) => id),
+    );
   return true;
 }
 
-/** The device's group is an open one, so it is none of the others that were seen. */
-function keepAmong(call: Call, device: VfioDevice): void {
-  for (const group of call.tx.world.groups.values())
-    if (group.file === 0) exclude(call.tx, device, group, call.event.seq);
+/** The device's group is one of these. */
+function keepAmong(call: Call, device: VfioDevice, groups: readonly number[]): void {
+  const value = groups.join('+');
+  call.tx.world.facts.set(deviceKey(device.name, 'group'), Object.freeze({ value, since: call.event.seq }));
   call.noteLearned();
+}
+
+/** The groups that the answers so far leave to the device; undefined while it can be any. */
+function groupsLeft(tx: Tx, device: VfioDevice): readonly number[] | undefined {
+  const kept = tx.world.facts.get(deviceKey(device.name, 'group'))?.value;
+  if (typeof kept !== 'string') return undefined;
+  const ids = kept.split('+').map(Number);
+  const left = ids.filter((id) => !tx.world.facts.has(notGroupKey(device, id)));
+  return left.length === 0 ? undefined : left;
 }
 
 /** BIND succeeded: none of the open groups is the device's. */
@@ -58,7 +75,9 @@ export function keepBoundElsewhere(tx: Tx, group: VfioGroup, seq: number): void 
 
 /** The group that the device is in, 0 where nothing told. */
 export function groupOfDevice(tx: Tx, device: VfioDevice): number {
-  return device.group === 0 ? (smallFact(tx, deviceKey(device.name, 'group')) ?? 0) : device.group;
+  if (device.group !== 0) return device.group;
+  const [only, other] = groupsLeft(tx, device) ?? [];
+  return only === undefined || other !== undefined ? 0 : only;
 }
 
 /**
@@ -76,7 +95,7 @@ export function openThroughGroup(call: Call, device: VfioDevice): boolean {
   const [first, second] = groups;
   if (first === undefined) return false;
   if (!call.failedByFact(R.openElsewhere.errno, `which group ${device.name} is in was not shown before`)) return false;
-  if (second === undefined) teach(call, deviceKey(device.name, 'group'), first);
+  if (second === undefined) keepAmong(call, device, [first]);
   return true;
 }
 
@@ -85,7 +104,7 @@ function isSole(tx: Tx, { group }: VfioDevice): boolean {
 }
 
 function couldBe(tx: Tx, device: VfioDevice, groupId: number): boolean {
-  return !tx.world.facts.has(notGroupKey(device, groupId));
+  return groupsLeft(tx, device)?.includes(groupId) ?? !tx.world.facts.has(notGroupKey(device, groupId));
 }
 
 function openGroupsInDoubt(tx: Tx, device: VfioDevice): VfioGroup[] {
