@@ -5,7 +5,7 @@ import { judge } from './compare.js';
 import type { Families } from './family.js';
 import { faultArmed, faultFired, followFaultInjection } from './files/fault-injection.js';
 import { fileOfFd } from './files/fds.js';
-import { identifyFile } from './files/open-files.js';
+import { identifyFile, putPagesRefs } from './files/open-files.js';
 import { processOf } from './files/processes.js';
 import { reduceFiles } from './files/reduce.js';
 import type { FileKind, OpenFile, Process } from './files/state.js';
@@ -49,10 +49,11 @@ export class Reducer {
   /** Applies one event. Gives the verdict when it was a call of a modelled interface, else undefined. */
   reduce(tx: Tx, event: Event): Verdict | undefined {
     if (event.kind === 'enter') enterCall(tx, event);
-    if (tx.world.inFlight.size === 0) return this.#reduce(tx, event);
-    keepBefore(tx, event);
+    const inFlight = tx.world.inFlight.size > 0;
+    if (inFlight) keepBefore(tx, event);
     const verdict = this.#reduce(tx, event);
-    leaveCall(tx, event);
+    if (inFlight) leaveCall(tx, event);
+    putPagesRefs(tx, event, this.#families);
     return verdict;
   }
 

@@ -17,6 +17,9 @@ export class Tx {
   #opened: OrderedMap<Key, unknown>[] = [];
   /** Counters that moved in this transaction; ids are given out on hot paths, so they reach the table at the end. */
   readonly #counters = new Map<string, number>();
+  /** Files that memory was mapped by until now. */
+  readonly #letGo: number[] = [];
+  #letGoBefore = 0;
 
   constructor(from: World) {
     this.world = {} as World;
@@ -73,12 +76,23 @@ export class Tx {
     return table;
   }
 
+  /** The reference of some mapped memory to its file ends with the event. */
+  letGo(file: number): void {
+    this.#letGo.push(file);
+  }
+
+  /** One of the files that were let go of. */
+  takeLetGo(): number | undefined {
+    return this.#letGo.pop();
+  }
+
   /**
    * A snapshot in the middle, which {@link rollBack} goes back to. Tables that were taken out of `world` before are
    * frozen by it. Costs what a commit costs.
    */
   savepoint(): World {
     const before = this.commit();
+    this.#letGoBefore = this.#letGo.length;
     this.#opened = [];
     this.#counters.clear();
     this.#openAll(before);
@@ -87,6 +101,7 @@ export class Tx {
 
   /** Drops all changes since a savepoint of this transaction. */
   rollBack(to: World): void {
+    this.#letGo.length = this.#letGoBefore;
     this.#opened = [];
     this.#counters.clear();
     this.#openAll(to);

@@ -13,6 +13,7 @@ import {
 import { lookupIoas, missing, typedObject } from '../iommufd/context.js';
 import { handOutFd } from '../iommufd/eventq.js';
 import { nthAreaIova, PAGE } from '../iommufd/iopt.js';
+import { predictRefusal } from '../iommufd/refuse.js';
 import type { Rule } from '../iommufd/rules.js';
 import type { AccessObject } from '../iommufd/state.js';
 import { probeBuffer } from '../iommufd/user-buffer.js';
@@ -66,7 +67,7 @@ export function createAccess(call: Call): void {
   }
   const refused = changeAccessIoas(tx, contextId, access.id, ioasId);
   if (refused !== undefined) {
-    call.fail(refused.errno, refused.rule);
+    predictRefusal(call, refused);
     destroyAccess(tx, contextId, access.id);
     return;
   }
@@ -115,10 +116,7 @@ export function accessPages(call: Call): void {
   if (access.alignment !== PAGE && call.fail('EOPNOTSUPP', 'access-pages.kind')) return;
   const iova = targetIova(call, found, 24, (flags & SYZ) !== 0);
   const refused = refusePin(call.tx, contextId, access, iova, length, (flags & WRITE) !== 0);
-  if (refused !== undefined) {
-    if (refused.unknown !== '') call.unknown(refused.unknown);
-    else if (call.fail(refused.errno, refused.rule)) return;
-  }
+  if (refused !== undefined && predictRefusal(call, refused)) return;
   const last = lastOf(iova, length);
   if (last === undefined) return;
   if (compareWith !== 0 && refused === undefined && differs(call, found, iova, last)) return;
@@ -161,10 +159,7 @@ export function accessRw(call: Call): void {
   const slow = (flags & SLOW_PATH) !== 0;
   const space = call.process.space;
   const refused = refuseReadWrite(call.tx, found.contextId, found.access, iova, length, write, slow, space);
-  if (refused !== undefined) {
-    if (refused.unknown !== '') call.unknown(refused.unknown);
-    else if (call.fail(refused.errno, refused.rule)) return;
-  }
+  if (refused !== undefined && predictRefusal(call, refused)) return;
   if (!write && faults(call, buffer, length, true)) return;
   call.succeed('access-rw.ok');
 }
@@ -200,6 +195,6 @@ export function accessReplaceIoas(call: Call): void {
   if (ioas === undefined) return;
   call.trial();
   const refused = changeAccessIoas(call.tx, contextId, access.id, ioasId);
-  if (refused !== undefined) call.fail(refused.errno, refused.rule);
+  if (refused !== undefined) predictRefusal(call, refused);
   else call.succeed('access-replace.ok');
 }

@@ -21,6 +21,7 @@ import {
   takeId,
   toldId,
 } from '../iommufd/context.js';
+import { predictRefusal } from '../iommufd/refuse.js';
 import type { Refusal, Rule } from '../iommufd/rules.js';
 import { newMockDevice } from './mock-domain.js';
 
@@ -45,12 +46,6 @@ export const DEVICE_TEST_RULES: readonly Rule[] = [
 const OP_MOCK_DOMAIN_FLAGS = 12;
 const VALID_FLAGS = 5;
 
-/** Predicts what a refusal says; true when the call fails. */
-function answerRefusal(call: Call, refused: Refusal): void {
-  if (refused.unknown !== '') call.unknown(refused.unknown);
-  else call.fail(refused.errno, refused.rule);
-}
-
 /**
  * Attaches, or moves, and predicts; gives what was attached when the call goes on. With fault injection the kernel's look at
  * reserved ranges can fail, which it takes for an automatic HWPT that does not fit the device: the search
@@ -66,7 +61,7 @@ function attached(
   let result = change({ hwpt: toldId(call, hwptAt) });
   if ('ptId' in result && call.wentAnotherWay(hwptAt, result.ptId)) result = change({ passOver: result.ptId });
   if (!('ptId' in result)) {
-    answerRefusal(call, result);
+    predictRefusal(call, result);
     return undefined;
   }
   if (result.unknown !== undefined) call.unknown(result.unknown);

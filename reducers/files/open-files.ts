@@ -8,8 +8,9 @@ import type { FileKind, OpenFile, Process } from './state.js';
  * Open file descriptions and who keeps them alive.
  *
  * The kernel's `struct file` has one counter; here it is split by holder, because each holder is
- * maintained by another reducer: fd tables (`fdRefs`) and address spaces that map it (`vmaRefs`). When both are
- * zero the family's `release` runs, once, and the record is gone (fs/file_table.c `__fput`).
+ * maintained by another reducer: fd tables (`fdRefs`), address spaces that map it (`vmaRefs`) and IOASes that map its
+ * pages (`pageRefs`). When all are zero the family's `release` runs, once, and the record is gone (fs/file_table.c
+ * `__fput`). IOASes let go while objects come apart; as in the kernel, that takes effect when the call is over.
  */
 
 /** What the maker of a file says about it; the rest starts at zero. */
@@ -37,6 +38,7 @@ export function makeFile(tx: Tx, made: NewFile, event: Event): OpenFile {
     complete: made.complete ?? true,
     fdRefs: 0,
     vmaRefs: 0,
+    pageRefs: 0,
     sizeBytes: made.sizeBytes ?? null,
   });
   tx.world.files.set(file.id, file);
@@ -79,7 +81,7 @@ export function identifyFile(
   return announceFile(tx, named, event, process, families);
 }
 
-type Holder = 'fdRefs' | 'vmaRefs';
+type Holder = 'fdRefs' | 'vmaRefs' | 'pageRefs';
 
 function addRef(tx: Tx, id: number, holder: Holder): void {
   const file = tx.world.files.get(id);
@@ -91,7 +93,7 @@ function putRef(tx: Tx, id: number, holder: Holder, event: Event, families: Fami
   if (file === undefined || file[holder] === 0) return;
   const left = Object.freeze({ ...file, [holder]: file[holder] - 1 });
   tx.world.files.set(id, left);
-  if (left.fdRefs > 0 || left.vmaRefs > 0) return;
+  if (left.fdRefs > 0 || left.vmaRefs > 0 || left.pageRefs > 0) return;
   families?.[left.kind]?.release?.(tx, left, event);
   tx.world.files.delete(id);
 }
@@ -114,4 +116,14 @@ export function addVmaRef(tx: Tx, id: number): void {
 /** An address space does not map the file any more. */
 export function putVmaRef(tx: Tx, id: number, event: Event, families: Families | undefined): void {
   putRef(tx, id, 'vmaRefs', event, families);
+}
+
+/** An IOAS maps memory by the file. */
+export function addPagesRef(tx: Tx, id: number): void {
+  addRef(tx, id, 'pageRefs');
+}
+
+/** Ends what {@link addPagesRef} began, for all files that the event let go of (`Tx.letGo`). */
+export function putPagesRefs(tx: Tx, event: Event, families: Families): void {
+  for (let id = tx.takeLetGo(); id !== undefined; id = tx.takeLetGo()) putRef(tx, id, 'pageRefs', event, families);
 }

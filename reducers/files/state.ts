@@ -79,6 +79,8 @@ export interface OpenFile {
   readonly fdRefs: number;
   /** Pieces of address spaces that map it. */
   readonly vmaRefs: number;
+  /** Pieces of memory that iommufd maps by this file (MAP_FILE). */
+  readonly pageRefs: number;
   /** Size of the file where the recording tells it (memfd_create, ftruncate, …), or null. */
   readonly sizeBytes: U64 | null;
 }

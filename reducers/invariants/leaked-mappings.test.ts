@@ -102,6 +102,20 @@ test('quiet when everything was unmapped, and while another fd or process keeps 
   assert.equal(findings(opened(2, [ev('fork', { ret: 2 })]), ev('exit')), []);
 });
 
+test('a file that only mapped memory keeps is out of reach, and its mappings with it', () => {
+  const changed = (path: string, patch: object): World => {
+    const tx = new Tx(opened(2, [ev('open', { path: '/dev/null', ret: 5 })]));
+    const file = [...tx.world.files.values()].find((one) => one.path === path);
+    if (file !== undefined) tx.world.files.set(file.id, Object.freeze({ ...file, ...patch }));
+    return tx.commit();
+  };
+  const messages = (world: World, event: Event): string[] => findings(world, event).map(({ message }) => message);
+  const kept = changed('/dev/iommu', { pageRefs: 1 });
+  assert.equal(messages(kept, ev('close', { fd: 4 })), [IOAS]);
+  const access = { kind: 'iommufd-access', objectKey: '1/7', pageRefs: 1 };
+  assert.equal(messages(changed('/dev/null', access), ev('close', { fd: 5 })), [], 'the context has its fd still');
+});
+
 test('the events that made the mappings are listed up to a limit', () => {
   const [found] = findings(opened(1000), ev('close', { fd: 3 }));
   assert.is(found?.causes.length, 16);

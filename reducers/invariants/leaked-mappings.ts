@@ -4,6 +4,7 @@ import type { Finding, Invariant } from '../../core/invariant.js';
 import { hex } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
 import type { OpenFile } from '../files/state.js';
+import { accessIds } from '../iommufd/access.js';
 import type { World } from '../world.js';
 
 /**
@@ -11,8 +12,9 @@ import type { World } from '../world.js';
  *
  * The kernel cleans them up, so no memory is lost; but a program that forgets mappings while it runs exhausts
  * its locked memory or the mapping limit, and one that closes first and unmaps later talks to nothing. What can
- * go with an event follows from the files that it closes: a container or iommufd itself, or a device or
- * group that was the last to hold one.
+ * go with an event follows from the files that it closes: a container or iommufd itself, or a device, group, access or
+ * queue that was the last to hold one. A context whose memory is mapped by a file of its own (MAP_FILE) never goes: its
+ * mappings are lost with the last fd.
  */
 
 const NAME = 'leaked-mappings';
@@ -42,7 +44,8 @@ export const leakedMappings: Invariant<World> = Object.freeze({
   check(before: World, event: Event, after: World): readonly Finding[] {
     const containers = new Set<number>();
     const contexts = new Set<number>();
-    for (const file of closedFiles(before, event)) noteOwners(before, file, containers, contexts);
+    const closed = closedFiles(before, event);
+    for (const file of closed) noteOwners(before, file, containers, contexts);
     const findings: Finding[] = [];
     for (const id of containers) {
       const mappings = before.containers.get(id)?.mappings;
@@ -50,13 +53,22 @@ export const leakedMappings: Invariant<World> = Object.freeze({
       if (mappings.size > 0) findings.push(finding(event, { title: `container ${id}`, mappings }));
     }
     for (const id of contexts) {
-      for (const owned of ioasesOf(before, after, id)) findings.push(finding(event, owned));
+      const lost = closed.some((file) => keepsLost(before, after, file, id));
+      for (const owned of ioasesOf(before, after, id, lost)) findings.push(finding(event, owned));
     }
     return findings;
   },
 });
 
-const FAMILY_KINDS: ReadonlySet<string> = new Set(['iommufd', 'vfio-container', 'vfio-group', 'vfio-device']);
+const FAMILY_KINDS: ReadonlySet<string> = new Set([
+  'iommufd',
+  'iommufd-access',
+  'iommufd-fault',
+  'iommufd-veventq',
+  'vfio-container',
+  'vfio-group',
+  'vfio-device',
+]);
 
 /** The files that lose an fd by the event, as the state before tells. */
 function closedFiles(before: World, event: Event): OpenFile[] {
@@ -92,6 +104,11 @@ function noteOwners(before: World, file: OpenFile, containers: Set<number>, cont
     case 'iommufd':
       contexts.add(file.object);
       break;
+    case 'iommufd-access':
+    case 'iommufd-fault':
+    case 'iommufd-veventq':
+      contexts.add(accessIds(file)[0]);
+      break;
     case 'vfio-container':
       containers.add(file.object);
       break;
@@ -116,13 +133,23 @@ function noteGroup(before: World, id: number, containers: Set<number>, contexts:
   contexts.add(group.iommufd);
 }
 
-/** IOASes of a context that had areas and are gone with it. */
-function ioasesOf(before: World, after: World, contextId: number): Owned[] {
+/** Whether a file that no fd refers to any more keeps a context on which nobody can call anything now. */
+function keepsLost(before: World, after: World, file: OpenFile, contextId: number): boolean {
+  const now = after.files.get(file.id);
+  if (now === undefined || now.fdRefs > 0 || now.vmaRefs > 0) return false;
+  if (file.kind === 'iommufd') return file.object === contextId;
+  const owners = new Set<number>();
+  noteOwners(before, file, new Set(), owners);
+  return owners.has(contextId) && after.iommufds.get(contextId)?.closed === true;
+}
+
+/** IOASes of a context that had areas and are gone with it, or out of reach. */
+function ioasesOf(before: World, after: World, contextId: number, lost: boolean): Owned[] {
   const gone: Owned[] = [];
   const context = before.iommufds.get(contextId);
-  if (context === undefined || after.iommufds.get(contextId) === context) return gone;
+  if (context === undefined || (after.iommufds.get(contextId) === context && !lost)) return gone;
   for (const object of context.objects.values()) {
-    if (object.type !== 'ioas' || after.ioases.has(object.ioas)) continue;
+    if (object.type !== 'ioas' || (after.ioases.has(object.ioas) && !lost)) continue;
     const areas = before.ioases.get(object.ioas)?.areas;
     if (areas === undefined || areas.size === 0) continue;
     gone.push({ title: `IOAS ${object.id} of iommufd ${contextId}`, mappings: areas });

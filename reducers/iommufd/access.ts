@@ -22,7 +22,7 @@ import { recalculateAlignment } from './domain.js';
 import { holdForAccess, letForAccess, pageSpan, refusePages } from './held-pages.js';
 import { PAGE, replaceArea } from './iopt.js';
 import { byteAt, lookUpPage, touchSlice } from './pages.js';
-import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
+import { Checks, notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { AccessItem, AccessObject, Area, Ioas } from './state.js';
 import { releaseContextIfDone } from './teardown.js';
 
@@ -149,7 +149,7 @@ function cover(ioas: Ioas, iova: U64, last: U64, parts: Part[]): boolean {
 }
 
 function gap(ioas: Ioas): Refusal {
-  return ioas.unknownSince < 0 ? GAP : notKnown(`mappings unknown since event ${ioas.unknownSince}`);
+  return ioas.unknownSince < 0 ? GAP : notKnown(`mappings unknown since event ${ioas.unknownSince}`, GAP.errno);
 }
 
 function rangeOf(access: AccessObject, iova: U64, length: U64): U64 | Refusal {
@@ -176,11 +176,12 @@ function refuseRange(
   const ioas = ioasOfObject(tx, contextId, access.ioas);
   const parts: Part[] = [];
   const covered = cover(ioas, iova, last, parts);
+  const checks = new Checks();
   for (const part of parts) {
-    const refused = refuse(part, last);
+    const refused = checks.add(refuse(part, last));
     if (refused !== undefined) return refused;
   }
-  return covered ? undefined : gap(ioas);
+  return (covered ? undefined : checks.add(gap(ioas))) ?? checks.doubt;
 }
 
 /** Whether an access may pin a range (`iommufd_access_pin_pages`); undefined when it may. */

@@ -10,6 +10,7 @@ import { learnRanges, pendingText, rangeCountKey, rangesFrom, tableKey } from '.
 import { mapUserMemory } from './map.js';
 import { refuseSmallPages, setLargePages } from './option.js';
 import { byteAt } from './pages.js';
+import { predictRefusal } from './refuse.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { Area, Ioas } from './state.js';
 import { executeUnmap, planUnmap } from './unmap.js';
@@ -187,7 +188,7 @@ function unmapDma(call: Call): void {
     call.trial();
     const refused =
       cut(call, ioas.id, sub(add(iova, size), 1)) ?? (iova === 0 ? undefined : cut(call, ioas.id, sub(iova, 1)));
-    if (refused !== undefined && call.fail(refused.errno, refused.rule)) return;
+    if (refused !== undefined && predictRefusal(call, refused)) return;
   }
   const last = lastOf(iova, size);
   if (size !== 0 && last !== undefined) {

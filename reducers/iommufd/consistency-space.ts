@@ -214,3 +214,16 @@ function heldPages(world: World, area: Area): number {
   const runs = shared === undefined ? (area.pinnedSince < 0 ? [] : [areaSpan(area)]) : [...shared.runs.values()];
   return runs.reduce((sum, { start, last }) => sum + Number(last) - Number(start) + 1, 0);
 }
+
+/** Files that memory is mapped by are alive for each piece of it. */
+export function* ofMappedFiles(world: World): Generator<string> {
+  const files = new Map<number, number>();
+  for (const ioas of world.ioases.values())
+    for (const { pages } of ioas.areas.values()) if (pages.kind !== 'user') files.set(pages.id, pages.file);
+  const counts = new Map<number, number>();
+  for (const file of files.values()) counts.set(file, (counts.get(file) ?? 0) + 1);
+  for (const { id, pageRefs } of world.files.values())
+    if (pageRefs !== (counts.get(id) ?? 0))
+      yield `${id} counts ${pageRefs} mapped pieces, there are ${counts.get(id) ?? 0}`;
+  for (const id of counts.keys()) if (!world.files.has(id)) yield `${id} is gone, and memory is mapped by it`;
+}

@@ -1,7 +1,7 @@
 import { hex } from '../../core/u64.js';
 import type { FileKind } from '../files/state.js';
 import type { World } from '../world.js';
-import { ofCharges, ofIoas, ofPins, ofSharedPages } from './consistency-space.js';
+import { ofCharges, ofIoas, ofMappedFiles, ofPins, ofSharedPages } from './consistency-space.js';
 import type { AccessObject, BoundDevice, FaultQueue, IommufdContext, IommuObject, Viommu } from './state.js';
 
 /**
@@ -16,6 +16,7 @@ import type { AccessObject, BoundDevice, FaultQueue, IommufdContext, IommuObject
  * - Every domain of an IOAS maps the same: areas are pinned exactly where the IOAS has a domain, and what is dirty in a
  *   domain is mapped.
  * - Each page that is held is charged once, to whom it is to be charged.
+ * - A file lives while memory is mapped by it.
  * - Nothing half made is left: no IOAS record, entry of the pin index, file or offer to mmap without its object.
  *
  * Of a recording that contradicted the model once the state follows the recording: then areas may stand where the model
@@ -43,6 +44,7 @@ export function breaches(world: World, before?: World, contradicted = false): st
       tell(`space ${space.id}`, ofPins(world, space.pins.values()));
   if (!isSame('ioases', 'iommufds', 'sharedPages')) tell('pages', ofSharedPages(world));
   if (!isSame('ioases', 'sharedPages', 'userLocked')) tell('user', ofCharges(world));
+  if (!isSame('ioases', 'files')) tell('files', ofMappedFiles(world));
   return found;
 }
 

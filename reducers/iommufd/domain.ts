@@ -7,7 +7,7 @@ import { DIRTY_TRACKING, driverOf, NEST_PARENT, tableOf } from './hardware.js';
 import { areasInDoubt, checkAlignment, PAGE, replaceArea } from './iopt.js';
 import { reserveOutside, tableKey, toldAperture, toldPageSizes, unreserveOutside } from './limits.js';
 import { byteAt, refuseEntry } from './pages.js';
-import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
+import { Checks, notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { BoundDevice, DomainTraits, Ioas } from './state.js';
 
 /**
@@ -23,7 +23,10 @@ export const DOMAIN_RULES: readonly Rule[] = [
 
 const PAGE_SIZE_TOO_LARGE = refusal('EINVAL', 'domain.page-size');
 const READ_ONLY = refusal('EINVAL', 'domain.read-only');
-const READ_ONLY_IN_DOUBT = notKnown('whether this nest parent takes read-only memory: the kind of IOMMU was not told');
+const READ_ONLY_IN_DOUBT = notKnown(
+  'whether this nest parent takes read-only memory: the kind of IOMMU was not told',
+  'EINVAL',
+);
 
 /** Smallest page of a domain in bytes; a real IOMMU that has not told has the CPU's page. */
 export function smallestPage(traits: DomainTraits): number {
@@ -89,33 +92,33 @@ export function addDomain(
     const refused = checkAlignment(ioas, alignment);
     if (refused !== undefined) return refused;
   }
-  const refused = reserveOutside(tx, ioasKey, hwptId, traits) ?? fill(tx, ioasByKey(tx, ioasKey), traits, seq);
-  if (refused !== undefined && refused.unknown === '') {
-    // What the hardware reserves is looked at before the pages: the call fails, for one reason or the other.
-    const inDoubt = areasInDoubt(ioasByKey(tx, ioasKey));
+  const checks = new Checks();
+  const reserved = reserveOutside(tx, ioasKey, hwptId, traits);
+  if (reserved === undefined) checks.add(areasInDoubt(ioasByKey(tx, ioasKey)));
+  const refused = checks.add(reserved ?? fill(tx, ioasByKey(tx, ioasKey), traits, seq));
+  if (refused !== undefined) {
     unreserveOutside(tx, ioasKey, hwptId);
-    return inDoubt ?? refused;
+    return refused;
   }
   patchIoas(tx, ioasKey, { alignment });
-  return refused ?? areasInDoubt(ioasByKey(tx, ioasKey));
+  return checks.doubt;
 }
 
 /** The first domain makes the pages of all areas pinned; later ones take the page frames from it. */
 function fill(tx: Tx, ioas: Ioas, traits: DomainTraits, seq: number): Refusal | undefined {
   if (ioas.hwpts.length > 0) return traits.takesReadOnly === true ? undefined : refuseAll(ioas, traits);
-  let doubt: Refusal | undefined;
+  const checks = new Checks();
   const asked = new Asked(tx);
   for (const area of ioas.areas.values()) {
     const last = byteAt(area, area.last);
     const refused =
-      refusePages(tx, area.pages, area, area.startByte, last) ??
-      refuseRights(traits, area.prot) ??
-      asked.add(area.pages, area, area.startByte, last);
-    if (refused !== undefined && refused.unknown === '') return refused;
-    doubt ??= refused;
+      checks.add(refusePages(tx, area.pages, area, area.startByte, last)) ??
+      checks.add(refuseRights(traits, area.prot)) ??
+      checks.add(asked.add(area.pages, area, area.startByte, last));
+    if (refused !== undefined) return refused;
   }
   for (const area of [...ioas.areas.values()]) replaceArea(tx, ioas.id, pinArea(tx, ioas.id, area, seq));
-  return doubt;
+  return checks.doubt;
 }
 
 /** Why a further domain does not take the areas, whose pages are pinned already. */

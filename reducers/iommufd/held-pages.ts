@@ -7,7 +7,7 @@ import type { Tx } from '../tx.js';
 import { chargePages } from './charges.js';
 import { PAGE } from './iopt.js';
 import { areaAddress, byteAt, pinSlice } from './pages.js';
-import type { Refusal } from './rules.js';
+import { Checks, type Refusal } from './rules.js';
 import type { Area, HeldRun, IoPages, SharedPages } from './state.js';
 
 /**
@@ -78,23 +78,19 @@ export function refusePages(
   firstByte: U64,
   lastByte: U64,
 ): Refusal | undefined {
-  let doubt: Refusal | undefined;
-  const ask = (first: U64, last: U64): Refusal | undefined => {
-    const refused = pinSlice(tx, pages, max(first, firstByte), min(last, lastByte));
-    if (refused === undefined || refused.unknown === '') return refused;
-    doubt ??= refused;
-    return undefined;
-  };
-  if (area === null) return ask(firstByte, lastByte) ?? doubt;
+  const checks = new Checks();
+  const ask = (first: U64, last: U64): Refusal | undefined =>
+    checks.add(pinSlice(tx, pages, max(first, firstByte), min(last, lastByte)));
+  if (area === null) return ask(firstByte, lastByte) ?? checks.doubt;
   let at = firstByte;
   for (const run of heldRuns(tx, area, pageSpan(firstByte, lastByte))) {
     const start = mul(run.start, PAGE);
     const refused = start > at ? ask(at, sub(start, 1)) : undefined;
     if (refused !== undefined) return refused;
     at = mul(add(run.last, 1), PAGE);
-    if (at > lastByte) return doubt;
+    if (at > lastByte) return checks.doubt;
   }
-  return ask(at, lastByte) ?? doubt;
+  return ask(at, lastByte) ?? checks.doubt;
 }
 
 // ---- domains ------------------------------------------------------------------------------------------------
@@ -145,12 +141,17 @@ export function addSharer(tx: Tx, pagesId: number): void {
   countAreas(tx, pagesId, 1);
 }
 
-/** An area that showed the pages is gone; domains that held it have let go. */
+/** An area that showed the pages is gone; domains that held it have let go. The last one takes the pages with it. */
 export function dropSharer(tx: Tx, area: Area): void {
-  if (!isShared(tx, area.pages)) return;
-  // What accesses of a context hold until its end goes with the last area.
-  if (tx.world.sharedPages.get(area.pages.id)?.areas === 1) chargePages(tx, area.pages, -countHeld(tx, area), NOT_HELD);
-  countAreas(tx, area.pages.id, -1);
+  const { pages } = area;
+  if (isShared(tx, pages)) {
+    const last = tx.world.sharedPages.get(pages.id)?.areas === 1;
+    // What accesses of a context hold until its end goes with the last area.
+    if (last) chargePages(tx, pages, -countHeld(tx, area), NOT_HELD);
+    countAreas(tx, pages.id, -1);
+    if (!last) return;
+  }
+  if (pages.kind !== 'user') tx.letGo(pages.file);
 }
 
 function countAreas(tx: Tx, pagesId: number, by: 1 | -1): void {

@@ -17,6 +17,7 @@ import {
 } from './context.js';
 import { needs, type Support, tegraLimits, viommuKind } from './hardware.js';
 import { PAGE } from './iopt.js';
+import { predictRefusal } from './refuse.js';
 import { type Refusal, type Rule, refusal } from './rules.js';
 import type { AccessObject, PagingHwpt, Viommu } from './state.js';
 
@@ -138,7 +139,7 @@ function judge(call: Call, viommu: Viommu, access: AccessObject, start: U64, who
   const attached = typedObject(tx, contextId, access.id, 'access') as AccessObject;
   const refused = attach ?? refusePin(tx, contextId, attached, start, whole, false);
   if (refused !== undefined && refused.unknown === '') return refuse(call, refused);
-  if (refused !== undefined && !call.unknown(refused.unknown)) return false;
+  if (refused !== undefined && predictRefusal(call, refused)) return false;
   if (whole > PAGE) call.unknown('whether the pages are next to each other is not recorded');
   return placed(call, viommu) && sized(call, viommu) && call.succeed('hw-queue.ok');
 }
@@ -172,7 +173,7 @@ function sized(call: Call, viommu: Viommu): boolean {
 }
 
 /** A queue that a recording shows all the same is one that nobody knows. */
-function refuse(call: Call, { errno, rule }: Refusal): false {
-  if (!call.fail(errno, rule)) markContextUnknown(call.tx, call.file.object, call.event.seq);
+function refuse(call: Call, refused: Refusal): false {
+  if (!predictRefusal(call, refused)) markContextUnknown(call.tx, call.file.object, call.event.seq);
   return false;
 }

@@ -17,6 +17,7 @@ import { DIRTY_TRACKING, FAULT_ID_VALID, makesPageTable, NEST_PARENT, needs, PAS
 import { makePagingHwpt } from './hwpt-make.js';
 import { NESTED_RULES, nestedData, selftestData } from './hwpt-nested.js';
 import { destroyNestedHwpt, destroyPagingHwpt, setFault } from './hwpt-object.js';
+import { predictRefusal } from './refuse.js';
 import type { Rule } from './rules.js';
 import type { BoundDevice, DomainTraits, IoasObject, NestedHwpt, PagingHwpt, Viommu } from './state.js';
 
@@ -98,8 +99,7 @@ function paging(call: Call, device: BoundDevice, ioas: IoasObject): void {
     attachPasid: -1,
   });
   if ('errno' in made) {
-    if (made.unknown !== '') call.unknown(made.unknown);
-    else call.fail(made.errno, made.rule);
+    predictRefusal(call, made);
     return;
   }
   if ('hwpt' in made) call.unknown(made.unknown);

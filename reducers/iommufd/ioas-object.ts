@@ -6,11 +6,9 @@ import { dropSharer, unpinArea } from './held-pages.js';
 export function dropIoas(tx: Tx, ioasKey: number): void {
   const ioas = ioasByKey(tx, ioasKey);
   const pinned = ioas.hwpts.length > 0;
-  if (pinned || tx.world.sharedPages.size > 0) {
-    for (const area of ioas.areas.values()) {
-      if (pinned) unpinArea(tx, area);
-      dropSharer(tx, area);
-    }
+  for (const area of ioas.areas.values()) {
+    if (pinned) unpinArea(tx, area);
+    dropSharer(tx, area);
   }
   tx.world.ioases.delete(ioasKey);
   tx.world.ioasGaps.delete(ioasKey);

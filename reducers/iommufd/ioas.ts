@@ -18,6 +18,7 @@ import {
 } from './context.js';
 import { hardwareUnknown, usableRanges } from './iopt.js';
 import { learnRanges, pendingText, rangeCountKey, rangesFrom } from './limits.js';
+import { predictRefusal } from './refuse.js';
 import type { Rule } from './rules.js';
 import type { Ioas } from './state.js';
 import { probeBuffer } from './user-buffer.js';
@@ -158,8 +159,8 @@ export function allowIovas(call: Call): void {
     break;
   }
   for (const range of ranges.values()) {
-    const inDoubt = hardwareUnknown(ioas, range.last);
-    if (inDoubt !== undefined) call.unknown(inDoubt.unknown);
+    const inDoubt = hardwareUnknown(ioas, range.last, 'EADDRINUSE');
+    if (inDoubt !== undefined) predictRefusal(call, inDoubt);
   }
   if (call.succeed('allow-iovas.ok')) patchIoas(call.tx, ioas.id, { allowed: call.tx.adopt(ranges) });
 }

@@ -19,7 +19,7 @@ import { SURELY_TRANSLATED } from '../devices/pc-iommu.js';
 import type { Tx } from '../tx.js';
 import { ioasByKey, patchIoas } from './context.js';
 import { gapsAround, giveGap, lowestGap, takeGap } from './gaps.js';
-import { notKnown, type Refusal, type Rule, refusal } from './rules.js';
+import { Checks, notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { Area, Ioas, Reserved } from './state.js';
 
 /**
@@ -78,17 +78,19 @@ export function checkIova(ioas: Ioas, iova: U64, length: U64): Refusal | undefin
   const last = lastOf(iova, length);
   if (last === undefined) return OVERFLOW;
   if (firstOverlap(ioas.blocked, iova, last) !== undefined) return RESERVED;
-  const inDoubt = hardwareUnknown(ioas, last);
-  if (inDoubt !== undefined) return inDoubt;
-  if (firstOverlap(ioas.areas, iova, last) !== undefined) return EXISTS;
-  return ioas.unknownSince < 0 ? undefined : notKnown(`mappings unknown since event ${ioas.unknownSince}`);
+  const checks = new Checks();
+  checks.add(hardwareUnknown(ioas, last, RESERVED.errno));
+  if (firstOverlap(ioas.areas, iova, last) !== undefined) return checks.add(EXISTS);
+  if (ioas.unknownSince >= 0) checks.add(notKnown(`mappings unknown since event ${ioas.unknownSince}`, EXISTS.errno));
+  return checks.doubt;
 }
 
 /** Says that hardware limits this IOAS in a way that no event has told yet, so that nobody knows of this address. */
-export function hardwareUnknown(ioas: Ioas, last: U64): Refusal | undefined {
+export function hardwareUnknown(ioas: Ioas, last: U64, mayBe: string): Refusal | undefined {
   if (ioas.unknownHardware.length === 0 || last <= SURELY_TRANSLATED) return undefined;
   return notKnown(
     `IOVA ${hex(last)} needs more than 39 bits, and no IOVA_RANGES shows what ${ioas.unknownHardware[0]} reserves`,
+    mayBe,
   );
 }
 
@@ -96,7 +98,7 @@ export function hardwareUnknown(ioas: Ioas, last: U64): Refusal | undefined {
 export function areasInDoubt(ioas: Ioas): Refusal | undefined {
   for (const ranges of [ioas.areas, ioas.allowed]) {
     const highest = ranges.get(ranges.lastKey() ?? 0)?.last ?? 0;
-    const inDoubt = hardwareUnknown(ioas, highest);
+    const inDoubt = hardwareUnknown(ioas, highest, RESERVE_IN_USE.errno);
     if (inDoubt !== undefined) return inDoubt;
   }
   return undefined;
@@ -141,7 +143,7 @@ export function chooseIova(tx: Tx, ioas: Ioas, address: U64, length: U64): U64 |
     const from = fitIn(span.start, span.last, length, alignment, pageOffset);
     if (from === undefined) continue;
     const found = firstFit(tx, ioas, from, span.last, length, alignment, pageOffset);
-    if (found !== undefined) return hardwareUnknown(ioas, add(found, sub(length, 1))) ?? found;
+    if (found !== undefined) return hardwareUnknown(ioas, add(found, sub(length, 1)), NO_SPACE.errno) ?? found;
   }
   return NO_SPACE;
 }

@@ -78,6 +78,20 @@ test('what lies above 39 bits is unknown until then', () => {
   assert.match(b.ioctl(3, 0x3b82, ask, { mem: [note(DATA, allow)] }).unknown, /more than 39 bits/);
 });
 
+test('hardware that nobody told of may have refused what fails later in any case', () => {
+  const { b, ioas } = bench();
+  b.map(ioas, 0x1000_0000, 4096, 2 ** 39);
+  b.map(ioas, 0x7000_0000, 4096, 2 ** 40);
+  const device = bindReal(b, 'nic');
+  const attach = (errno: string): Answer =>
+    b.ioctl(3, 0x3b89, struct(48, [8, device], [12, ioas]), { recorded: { ret: errno === '' ? 0 : -1, errno } });
+  decidedBy(attach('EFAULT'), 'EFAULT', 'pages.fault');
+  assert.is(attach('EFAULT').verdict, 'match');
+  assert.match(attach('EADDRINUSE').unknown, /more than 39 bits/);
+  assert.is(attach('EINVAL').verdict, 'diverge');
+  assert.is(attach('').verdict, 'diverge');
+});
+
 test('a domain alone tells its aperture, and nothing of what its device reserves', () => {
   const { b, ioas } = bench();
   const device = bindReal(b, 'nic');

@@ -3,6 +3,7 @@ import { add, addOverflows, lastOf, lengthOf, min, modPow2, sub, type U64, U64_M
 import type { Call } from '../call.js';
 import { Asked } from './asked.js';
 import { chargeOfCaller } from './charges.js';
+import { addPagesRef } from '../files/open-files.js';
 import { contextOf, ioasByKey, lookupIoas, patchIoas, typedObject, writeBack } from './context.js';
 import { refuseAreaRights } from './domain.js';
 import { addSharer, NOT_HELD, pinArea, refusePages, sharePages } from './held-pages.js';
@@ -10,6 +11,7 @@ import { checkIova, chooseIova, insertArea, isRefusal, nthAreaIova, PAGE } from 
 import { pendingText } from './limits.js';
 import { fileForMap } from './map-file.js';
 import { byteAt, pagesIn } from './pages.js';
+import { predictRefusal } from './refuse.js';
 import { type Rule, SELFTEST_FACT } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
 import { executeUnmap } from './unmap.js';
@@ -141,19 +143,13 @@ function place(
   let at = iova;
   if (fixed) {
     const refused = checkIova(ioas, iova, length);
-    if (refused !== undefined) {
-      if (refused.unknown !== '') call.unknown(refused.unknown);
-      else if (call.fail(refused.errno, refused.rule)) return undefined;
-      if (!succeeded(call)) return undefined;
-    }
+    if (refused !== undefined && predictRefusal(call, refused)) return undefined;
   } else {
     const first = slices[0] as Slice;
     const chosen = chooseIova(call.tx, ioas, add(first.pages.base, first.startByte), length);
     if (!isRefusal(chosen)) at = chosen;
     else {
-      if (chosen.unknown !== '') call.unknown(chosen.unknown);
-      else if (call.fail(chosen.errno, chosen.rule)) return undefined;
-      if (!succeeded(call)) return undefined;
+      if (predictRefusal(call, chosen)) return undefined;
       const told = recordedIova(call);
       if (told === undefined) return undefined;
       at = told;
@@ -172,10 +168,6 @@ function place(
   // A choice that the recording contradicts is one finding, and the state goes by the recording.
   putSlices(call, ioas, slices, fixed ? at : (recordedIova(call) ?? at), prot);
   return at;
-}
-
-function succeeded(call: Call): boolean {
-  return call.recordedRet !== -1 && call.recordedRet !== null;
 }
 
 /** The IOVA that the recording shows where it could not be predicted. */
@@ -197,16 +189,19 @@ function refuseSlices(call: Call, ioas: Ioas, slices: readonly Slice[], prot: nu
     const refused =
       refusePages(call.tx, slice.pages, slice.source, slice.startByte, lastByte) ??
       refuseAreaRights(call.tx, ioas, prot);
-    if (refused !== undefined && refused.unknown !== '') call.unknown(refused.unknown);
-    else if (refused !== undefined && call.fail(refused.errno, refused.rule)) return true;
+    // A failure that is only possible may have been one of RLIMIT_MEMLOCK instead.
+    if (refused !== undefined && predictRefusal(call, refused) && refused.unknown === '') return true;
     if (asked.refuse(call, slice.pages, slice.source, slice.startByte, lastByte)) return true;
   }
   return false;
 }
 
 function putSlices(call: Call, ioas: Ioas, slices: readonly Slice[], iova: U64, prot: number): void {
-  for (const { source } of slices) {
-    if (source === null) continue;
+  for (const { source, pages } of slices) {
+    if (source === null) {
+      if (pages.kind !== 'user') addPagesRef(call.tx, pages.file);
+      continue;
+    }
     sharePages(call.tx, source);
     addSharer(call.tx, source.pages.id);
   }

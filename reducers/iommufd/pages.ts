@@ -23,6 +23,9 @@ export const PAGES_RULES: readonly Rule[] = [
 const FAULT = refusal('EFAULT', 'pages.fault');
 const FILE_KIND = refusal('EINVAL', 'pages.file-kind');
 const FILE_SIZE = refusal('EINVAL', 'pages.file-size');
+const KIND_UNKNOWN = notKnown('whether the file is a memory file was not recorded', 'EINVAL');
+const SIZE_UNKNOWN = notKnown('the size of the file was not recorded: ftruncate, fallocate', 'EINVAL');
+const MEMORY_PATH = /^\/dev\/(shm|hugepages)\//;
 
 /** First byte of the memory of an area. */
 export function areaAddress(area: Area): U64 {
@@ -60,19 +63,16 @@ function probe(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64, request: P
   const start = add(pages.base, alignDown(firstByte, PAGE));
   const answer = probePin(tx, pages.space, start, add(pages.base, lastByte), request);
   if (answer.kind === 'ok') return undefined;
-  return answer.kind === 'fault' ? FAULT : notKnown(answer.why);
+  return answer.kind === 'fault' ? FAULT : notKnown(answer.why, 'EFAULT');
 }
 
 /** A memory file holds every page below its size (`memfd_pin_folios`); pages are whole, so the last one must be all inside. */
 function probeFile(tx: Tx, pages: IoPages, lastByte: U64): Refusal | undefined {
   const file = tx.world.files.get(pages.file);
-  if (file === undefined) return undefined;
-  if (file.kind !== 'memfd') {
-    const memory = file.path.startsWith('/dev/shm/') || file.path.startsWith('/dev/hugepages/');
-    if (!memory)
-      return file.kind === 'unknown' || file.kind === 'other' ? notKnown('a file of unknown kind') : FILE_KIND;
-  }
-  if (file.sizeBytes === null) return undefined;
+  const kind = file?.kind ?? 'unknown';
+  const isMemory = kind === 'memfd' || MEMORY_PATH.test(file?.path ?? '');
+  if (!isMemory) return kind === 'unknown' || kind === 'other' ? KIND_UNKNOWN : FILE_KIND;
+  if (file === undefined || file.sizeBytes === null) return SIZE_UNKNOWN;
   const last = add(add(pages.base, alignDown(lastByte, PAGE)), PAGE - 1);
   return last >= file.sizeBytes ? FILE_SIZE : undefined;
 }

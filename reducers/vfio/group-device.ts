@@ -10,6 +10,7 @@ import {
   isAttached,
 } from '../iommufd/attach.js';
 import { contextOf } from '../iommufd/context.js';
+import { predictRefusal } from '../iommufd/refuse.js';
 import { notKnown, type Refusal, refusal } from '../iommufd/rules.js';
 import { succeedWithFd } from '../new-fd.js';
 import type { Tx } from '../tx.js';
@@ -136,7 +137,7 @@ function attachCompat(tx: Tx, contextId: number, id: number, mediated: boolean, 
 
 /** Predicts what the iommufd refused. True: the call ends here. */
 function ends(call: Call, refused: Refusal): boolean {
-  return refused.errno === '' ? !call.unknown(refused.unknown) : call.fail(refused.errno, refused.rule);
+  return predictRefusal(call, refused);
 }
 
 function unbind(call: Call, group: VfioGroup, devid: number): void {

@@ -12,6 +12,7 @@ import {
 } from '../../iommufd/attach.js';
 import { lacksPageRequests, takesPasids } from '../../iommufd/attach-real.js';
 import { contextOf, deviceOf as deviceObject, markContextUnknown, objectOf, shownId } from '../../iommufd/context.js';
+import { predictRefusal } from '../../iommufd/refuse.js';
 import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
 import { BY_GROUP, deviceOf, leaveIommufd, openDevice, patchDevice } from '../devices.js';
@@ -128,10 +129,7 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   const owner = groupName(tx, device);
   const mediated = isMediated(device);
   const refused = mediated ? undefined : bindRefusal(tx, contextId, owner);
-  if (refused !== undefined) {
-    if (refused.errno === '') call.unknown(refused.unknown);
-    else if (call.fail(refused.errno, refused.rule)) return;
-  }
+  if (refused !== undefined && predictRefusal(call, refused)) return;
   if (!call.succeed('bind.ok')) return;
   const next = predictDeviceId(tx, contextId);
   const since = contextOf(tx, contextId).unknownSince;
@@ -211,8 +209,7 @@ function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
   call.trial();
   const result = attachEmulated(tx, iommufd, devid, ptId);
   if (!('ptId' in result)) {
-    if (result.errno === '') call.unknown(result.unknown);
-    else call.fail(result.errno, result.rule);
+    predictRefusal(call, result);
     return;
   }
   if (moves || !failedByMark(call)) call.succeed('attach-pt.mediated');
@@ -247,7 +244,7 @@ function happens(call: Call, device: VfioDevice, pasid: number, result: Attached
     call.out32(8, result.ptId, 'pt_id');
     return true;
   }
-  const followed = result.errno === '' ? call.unknown(result.unknown) : !call.fail(result.errno, result.rule);
+  const followed = !predictRefusal(call, result);
   // The device is attached in the kernel, and to what nobody knows.
   if (followed) markContextUnknown(call.tx, device.iommufd, call.event.seq);
   return false;
