@@ -4,7 +4,7 @@ import { max, min } from '../../core/u64.js';
 import type { World } from '../world.js';
 import type { Fault, Problem } from './audit.js';
 import { accessOf } from './driver-mirror.js';
-import { NOTIFY_EXCLUSIVE, NOTIFY_MIGRATE, NOTIFY_PROTECTION_PAGE, NOTIFY_PROTECTION_VMA } from './machine.js';
+import { NOTIFY_EXCLUSIVE, NOTIFY_MIGRATE, takesRights } from './machine.js';
 import {
   beginningOf,
   type DriverMirror,
@@ -30,8 +30,6 @@ import type { MirrorAccess } from './state.js';
  * access.
  */
 
-const NOTIFY_SOFT_DIRTY = 4;
-
 /** Whether the driver caused the invalidation by itself, and so may ignore it. */
 function isOwn(mirror: DriverMirror, { type, owner }: MmInvalidation): boolean {
   return (type === NOTIFY_MIGRATE || type === NOTIFY_EXCLUSIVE) && owner !== 0 && owner === mirror.owner;
@@ -39,8 +37,7 @@ function isOwn(mirror: DriverMirror, { type, owner }: MmInvalidation): boolean {
 
 /** Whether an entry may stay over an invalidation. */
 export function mayStay(access: MirrorAccess, type: number): boolean {
-  const takesRights = type === NOTIFY_PROTECTION_VMA || type === NOTIFY_PROTECTION_PAGE || type === NOTIFY_SOFT_DIRTY;
-  return takesRights && access === 'read';
+  return takesRights(type) && access === 'read';
 }
 
 /** Entries that an invalidation leaves behind, as it ends. */

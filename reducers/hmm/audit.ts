@@ -10,7 +10,14 @@ import type { World } from '../world.js';
 import { accessOf, mustCopy } from './driver-mirror.js';
 import { deviceOfOwner } from './kernel-events.js';
 import { NOTIFY_MIGRATE } from './machine.js';
-import { type DriverPte, driversIn, mirrorTitle, openInvalidations } from './notified.js';
+import {
+  clearedSince,
+  type DriverMirror,
+  type DriverPte,
+  driversIn,
+  mirrorTitle,
+  openInvalidations,
+} from './notified.js';
 import type { Mirror, MirrorAccess, MirrorPte } from './state.js';
 
 /**
@@ -70,7 +77,7 @@ export function auditMirrors(world: World, table: PageTable, start: U64, last: U
   }
   for (const mirror of driversIn(world, table.mm, start, last)) {
     const check = (entry: DriverPte, pte: PteRun | undefined, at: U64): Fault | undefined =>
-      compareDriver(world, space, mirror.id, entry, pte, at);
+      compareDriver(world, space, mirror.id, mirror, entry, pte, at);
     auditOne(mirrorTitle(mirror), overlapping(mirror.ptes, start, last), check, table, { start, last }, limit, found);
   }
   return found;
@@ -119,7 +126,8 @@ function compare(
 function compareDriver(
   world: World,
   space: AddressSpace,
-  mirror: U64,
+  id: U64,
+  mirror: DriverMirror | undefined,
   entry: DriverPte,
   pte: PteRun | undefined,
   at: U64,
@@ -129,10 +137,11 @@ function compareDriver(
   if (vma === undefined || (vma.prot & PROT_READ) === 0 || pte === undefined) return 'gone';
   if (pte.kind === 'private') return 'foreign memory';
   if (pte.kind === 'exclusive')
-    return entry.access !== 'atomic' && heldElsewhere(world, space.id, mirror, at) ? 'not exclusive' : undefined;
+    return entry.access !== 'atomic' && heldElsewhere(world, space.id, id, at) ? 'not exclusive' : undefined;
   if (entry.access === 'atomic') return 'not exclusive';
   if (entry.since < pte.since) return 'older page';
-  const refused = (vma.prot & PROT_WRITE) === 0 || mustCopy(pte, (vma.flags & MAP_SHARED) !== 0);
+  const copies = mustCopy(pte, (vma.flags & MAP_SHARED) !== 0) && !clearedSince(mirror, at, pte.since);
+  const refused = (vma.prot & PROT_WRITE) === 0 || copies;
   return entry.access === 'write' && refused ? 'more rights' : undefined;
 }
 
@@ -142,10 +151,11 @@ export function mayContradict(world: World, table: PageTable, event: MirrorMapEv
   if (space === undefined) return false;
   const { mirror, start, last, memory, seq } = event;
   const entry: DriverPte = { start, last, access: accessOf(event.flags), memory, since: seq };
+  const known = world.notified.get(event.mm)?.mirrors.get(mirror);
   return pieces(table.runs, start, last).some((piece) =>
     piece.pte === undefined
       ? mayBeHole(space, piece)
-      : compareDriver(world, space, mirror, entry, piece.pte, piece.start) !== undefined,
+      : compareDriver(world, space, mirror, known, entry, piece.pte, piece.start) !== undefined,
   );
 }
 

@@ -273,3 +273,13 @@ test('numbers of any size are answered in no time', () => {
   }
   assert.ok(lab.world.mirrors.size === 4);
 });
+
+test('mprotect of a part of a huge page leaves small ones', () => {
+  const lab = new Lab();
+  const HUGE = 0x4000_0000;
+  lab.feed(ev('mmap', { addr: HUGE, lengthBytes: 0x20_0000, flags: 0x32, ret: HUGE }));
+  lab.populate(HUGE, 512, true);
+  assert.equal(new Set(lab.snapshot(0, HUGE, 16)), new Set([6]));
+  for (const prot of [1, 3]) lab.feed(ev('mprotect', { addr: HUGE, lengthBytes: 4 * PAGE, prot }));
+  assert.equal(new Set(lab.snapshot(0, HUGE, 16)), new Set([2]));
+});

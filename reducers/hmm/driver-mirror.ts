@@ -16,9 +16,11 @@ import { surelyEmpty } from '../memory/lookup.js';
 import { newPte, type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
 import type { AddressSpace } from '../memory/state.js';
 import type { Tx } from '../tx.js';
+import { takesRights } from './machine.js';
 import { dropEntries, trimPte } from './mirror-table.js';
 import {
   beginningOf,
+  clearedSince,
   type DriverMirror,
   type DriverPte,
   inMotion,
@@ -128,7 +130,7 @@ function map(tx: Tx, event: MirrorMapEvent): void {
   put(openMirror(tx, mm, known.id, 'ptes'), pte, trimPte, equal);
   const places = openPlaces(tx, mm);
   if (places !== undefined) cover(places, start, last, known.id);
-  teach(tx, mm, pte);
+  teach(tx, mm, known, pte);
 }
 
 function equal(a: DriverPte, b: DriverPte): boolean {
@@ -156,7 +158,8 @@ function noteTold(tx: Tx, event: MirrorInvalidateEvent | MirrorUnmapEvent, numbe
   const invalidation = within?.seq ?? -1;
   if (event.kind === 'mirrorUnmap' && rangeAt(told, start)?.invalidation === invalidation) return;
   if (told.size >= TOLD_MAX) dropEntries(told, 0, 0xffff_ffff_ffff_ffffn);
-  put(told, Object.freeze({ start, last, number, invalidation, since: event.seq }), trimPte, () => false);
+  const clears = within !== undefined && !takesRights(within.type);
+  put(told, Object.freeze({ start, last, number, invalidation, clears, since: event.seq }), trimPte, () => false);
   if (number === null && within !== undefined) noteCallback(tx, event.mm, within, event.mirror);
 }
 
@@ -180,16 +183,16 @@ export function settleTold(tx: Tx, event: InvalidateEvent): void {
 
 /** The CPU's page table comes to be known: what its mirrors hold is there. */
 export function teachAll(tx: Tx, mm: U64): void {
-  for (const { ptes } of tx.world.notified.get(mm)?.mirrors.values() ?? [])
-    for (const pte of ptes.values()) teach(tx, mm, pte);
+  for (const mirror of tx.world.notified.get(mm)?.mirrors.values() ?? [])
+    for (const pte of mirror.ptes.values()) teach(tx, mm, mirror, pte);
 }
 
-function teach(tx: Tx, mm: U64, entry: DriverPte): void {
+function teach(tx: Tx, mm: U64, mirror: DriverMirror, entry: DriverPte): void {
   const space = tx.world.spaces.get(tx.world.mms.get(mm) ?? 0);
   if (space === undefined || !tx.world.pageTables.has(space.id)) return;
   const runs = tx.openTable(tx.world.pageTables, space.id, 'runs');
   for (const { start, last, pte } of pieces(runs, entry.start, entry.last)) {
-    const learned = learnedFrom(tx, mm, space, entry, start, pte);
+    const learned = learnedFrom(tx, mm, mirror, space, entry, start, pte);
     if (learned !== undefined) setRun(runs, start, last, learned);
   }
 }
@@ -198,6 +201,7 @@ function teach(tx: Tx, mm: U64, entry: DriverPte): void {
 function learnedFrom(
   tx: Tx,
   mm: U64,
+  mirror: DriverMirror,
   space: AddressSpace,
   { access, since }: DriverPte,
   at: U64,
@@ -211,7 +215,8 @@ function learnedFrom(
     return newPte(vma !== undefined && isPrivateAnonymous(vma) ? 'anon' : 'file', since, { write });
   if (!write || pte.write) return undefined;
   if (!mustCopy(pte, vma !== undefined && (vma.flags & MAP_SHARED) !== 0)) return { ...pte, write };
-  return inMotion(tx.world, mm, at, pte.since) ? newPte('anon', since, { write }) : undefined;
+  const exchanged = inMotion(tx.world, mm, at, pte.since) || clearedSince(mirror, at, pte.since);
+  return exchanged ? newPte('anon', since, { write }) : undefined;
 }
 
 /** Whether a write must put another page in the place of the one that the entry means. */

@@ -43,10 +43,12 @@ export function followFault(tx: Tx, event: FaultEvent, families: Families): void
   const before = rangeAt(pageTableOf(tx, space, 'events').runs, start);
   if (before?.kind === 'private') settleDeferred(tx, event.tid, before.device, event.seq);
   // A fault is shown when it is over. What it invalidated was exchanged before its end, and others may have seen it.
-  const since = invalidatedJustNow(tx.world, event.mm, event.tid, start)?.seq ?? event.seq;
+  const exchanged = invalidatedJustNow(tx.world, event.mm, event.tid, start);
+  const since = exchanged?.seq ?? event.seq;
   if (before !== undefined && before.since > since) return;
   const machine = Machine.of(tx, space, since);
   if (machine === undefined) return;
+  machine.exchanged = exchanged;
   const vma = machine.vmaAt(event.addr);
   const write = (event.flags & FAULT_WRITE) !== 0;
   if (vma === undefined) {

@@ -16,11 +16,17 @@ export const NOTIFY_UNMAP = 0;
 export const NOTIFY_CLEAR = 1;
 export const NOTIFY_PROTECTION_VMA = 2;
 export const NOTIFY_PROTECTION_PAGE = 3;
+const NOTIFY_SOFT_DIRTY = 4;
 export const NOTIFY_RELEASE = 5;
 export const NOTIFY_MIGRATE = 6;
 export const NOTIFY_EXCLUSIVE = 7;
 
 const NO_PAGES: RangeMap<Interval> = OrderedMap.numeric<U64, Interval>().freeze();
+
+/** Whether an invalidation takes rights of entries away, and leaves what they mean. */
+export function takesRights(type: number): boolean {
+  return type === NOTIFY_PROTECTION_VMA || type === NOTIFY_PROTECTION_PAGE || type === NOTIFY_SOFT_DIRTY;
+}
 
 /** A mirror while the machine works on it. */
 export interface WorkMirror {
@@ -52,6 +58,8 @@ export class Machine {
   readonly mirrors: WorkMirror[] = [];
   runs: RangeMap<PteRun>;
   devices: number;
+  /** What the fault at work exchanges, where the recording holds its invalidation. */
+  exchanged: Interval | undefined;
   /** Which size the free pages of the coherent device at work have; see migrate.ts. */
   coherentPages: CoherentPages = 'small';
   /** Whether that made a difference. */

@@ -1,5 +1,5 @@
 import type { Event, InvalidateEvent } from '../../core/event.js';
-import { firstOverlap, type Interval, type RangeMap } from '../../core/interval.js';
+import { firstOverlap, type Interval, type RangeMap, rangeAt } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { hex, type U64 } from '../../core/u64.js';
 import { knownProcessOf } from '../files/processes.js';
@@ -59,6 +59,8 @@ export interface Told extends Interval {
   readonly number: U64 | null;
   /** `seq` of the start of the invalidation, or -1. */
   readonly invalidation: number;
+  /** Whether the entries of the page table went, and not their rights alone. */
+  readonly clears: boolean;
   readonly since: number;
 }
 
@@ -150,6 +152,12 @@ const NONE: readonly MmInvalidation[] = Object.freeze([]);
 export function invalidatedJustNow(world: World, mm: U64, tid: number, address: U64): MmInvalidation | undefined {
   const list = world.notified.get(mm)?.invalidations ?? NONE;
   return list.findLast((i) => i.ended && i.tid === tid && i.start <= address && i.last >= address);
+}
+
+/** Whether the page table's entry at an address went since `seq`, as the driver was told: what came then may not be recorded. */
+export function clearedSince(mirror: DriverMirror | undefined, address: U64, seq: number): boolean {
+  const told = mirror === undefined ? undefined : rangeAt(mirror.told, address);
+  return told !== undefined && told.clears && told.since > seq;
 }
 
 /** Whether a thread has invalidated the address since `seq` for something that it has not shown yet. */

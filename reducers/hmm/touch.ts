@@ -120,9 +120,11 @@ function touchEntry(machine: Machine, vma: Vma, piece: Interval, pte: PteRun, wr
   }
 }
 
-/** The page of zeros gives way to a new page; a huge one to a huge page. */
+/** The page of zeros gives way to a new page; a huge one to a huge page, or to a small one where there is none to be had. */
 function replaceZero(machine: Machine, piece: Interval, pte: PteRun): void {
-  for (const { start, last, huge } of entriesOf(pte, piece.start, piece.last)) {
+  const { exchanged } = machine;
+  const small = exchanged !== undefined && sub(exchanged.last, exchanged.start) < HUGE_BYTES - 1;
+  for (const { start, last, huge } of small ? [{ ...piece, huge: false }] : entriesOf(pte, piece.start, piece.last)) {
     machine.invalidate(NOTIFY_CLEAR, start, last);
     setRun(machine.runs, start, last, newPte('anon', machine.seq, { write: true, huge, large: huge }));
   }

@@ -313,6 +313,32 @@ test('a driver may store what mprotect is just about to change', () => {
   assert.equal(names(play([...faults(true), call, GOES_ON, maps(ALL, READ_WRITE)])), ['mirror-rights']);
 });
 
+test('a fault that was lost in the recording: its invalidation shows that the page of zeros is gone', () => {
+  const lab = play([...faults(false), ...invalidated(CLEAR, ALL), maps(ALL, READ_WRITE, { notifierSeq: 11 })]);
+  assert.equal(lab.findings, []);
+  const kept = [
+    ...faults(false),
+    ...invalidated(PROTECTION_VMA, ALL),
+    GOES_ON,
+    maps(ALL, READ_WRITE, { notifierSeq: 11 }),
+  ];
+  assert.equal(names(play(kept)), ['mirror-rights']);
+});
+
+test('a fault exchanges no more than it invalidates, though the page of zeros was huge', () => {
+  const HUGE = 0x4000_0000;
+  const page: Span = [HUGE, HUGE + PAGE - 1];
+  const lab = play([
+    ev('mmap', { addr: HUGE, lengthBytes: 0x20_0000, flags: 0x32, ret: HUGE }),
+    fault(HUGE, false, WORKER),
+    maps([HUGE, HUGE + 2 * PAGE - 1], READ, { notifierSeq: 1 }),
+    ...invalidated(CLEAR, page),
+    fault(HUGE, true),
+    GOES_ON,
+  ]);
+  assert.equal(lab.findings, []);
+});
+
 test('the right to write to a page of zeros, or where the mapping does not give it', () => {
   assert.equal(names(play([...faults(false), maps(ALL, READ_WRITE)])), ['mirror-rights']);
   const readOnly = ev('mmap', { addr: 0x3000_0000, prot: 1, flags: 0x32, ret: 0x3000_0000 });
