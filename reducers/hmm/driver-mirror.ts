@@ -158,8 +158,15 @@ function noteTold(tx: Tx, event: MirrorInvalidateEvent | MirrorUnmapEvent, numbe
   const invalidation = within?.seq ?? -1;
   if (event.kind === 'mirrorUnmap' && rangeAt(told, start)?.invalidation === invalidation) return;
   if (told.size >= TOLD_MAX) dropEntries(told, 0, 0xffff_ffff_ffff_ffffn);
+  const since = event.seq;
   const clears = within !== undefined && !takesRights(within.type);
-  put(told, Object.freeze({ start, last, number, invalidation, clears, since: event.seq }), trimPte, () => false);
+  const before = clears ? [] : overlapping(told, start, last).filter(({ cleared }) => cleared >= 0);
+  const entry = { number, invalidation, cleared: clears ? since : -1, since };
+  put(told, Object.freeze({ start, last, ...entry }), trimPte, () => false);
+  for (const was of before) {
+    const part = { start: max(was.start, start), last: min(was.last, last) };
+    put(told, Object.freeze({ ...part, ...entry, cleared: was.cleared }), trimPte, () => false);
+  }
   if (number === null && within !== undefined) noteCallback(tx, event.mm, within, event.mirror);
 }
 

@@ -59,8 +59,8 @@ export interface Told extends Interval {
   readonly number: U64 | null;
   /** `seq` of the start of the invalidation, or -1. */
   readonly invalidation: number;
-  /** Whether the entries of the page table went, and not their rights alone. */
-  readonly clears: boolean;
+  /** `seq` of the last callback at which entries of the page table went, and not their rights alone; -1 for none. */
+  readonly cleared: number;
   readonly since: number;
 }
 
@@ -157,7 +157,7 @@ export function invalidatedJustNow(world: World, mm: U64, tid: number, address: 
 /** Whether the page table's entry at an address went since `seq`, as the driver was told: what came then may not be recorded. */
 export function clearedSince(mirror: DriverMirror | undefined, address: U64, seq: number): boolean {
   const told = mirror === undefined ? undefined : rangeAt(mirror.told, address);
-  return told !== undefined && told.clears && told.since > seq;
+  return told !== undefined && told.cleared > seq;
 }
 
 /** Whether a thread has invalidated the address since `seq` for something that it has not shown yet. */
