@@ -262,8 +262,10 @@ export class LineParser {
     return {
       kind: 'mirrorMap',
       ...this.#head(),
-      ...this.#mirror(),
+      // In the order of the contract, so that an event is of one shape wherever it was made.
+      mirror: f.u64('mirror'),
       driver: f.has('driver') ? f.string('driver').slice(0, DRIVER_CHARS) : '',
+      mm: f.u64('mm'),
       ...range,
       flags,
       owner: this.#u64OrZero('owner'),
