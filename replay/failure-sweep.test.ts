@@ -23,7 +23,7 @@ const CORPUS = fileURLToPath(new URL('../../traces/corpus/', import.meta.url));
 /** `all`: every place of the bundled recordings; a folder: every place of the recordings in it; '': a selection. */
 const WHAT = process.env['IOTAPE_SWEEP'] ?? '';
 /** So many places are tried where there is no more time. */
-const SELECTED = 100;
+const SELECTED = 40;
 const SEED = Number(process.env['FC_SEED'] ?? Date.now() & 0xffff);
 const PROBLEMS_SHOWN = 10;
 
