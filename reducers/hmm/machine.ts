@@ -198,9 +198,9 @@ export class Machine {
     return this.#caches.get(key) ?? this.#tx.world.pageCaches.get(key)?.pages ?? NO_PAGES;
   }
 
-  /** The same, open. */
+  /** The same, open. Never the transaction's own table: what a trial reads in must not show. */
   cacheToWrite(key: string): RangeMap<Interval> {
-    const open = this.cache(key).edit();
+    const open = (this.#caches.get(key) ?? this.cache(key).freeze()).edit();
     this.#caches.set(key, open);
     return open;
   }

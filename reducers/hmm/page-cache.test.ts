@@ -131,3 +131,15 @@ test('anonymous shared memory is a file of its own', () => {
   lab.ask(0, READ, command(SHARED, 1));
   assert.equal(lab.snapshot(0, SHARED, 4), [2, 0, 2, 0]);
 });
+
+test('what a trial reads in is not in memory for that', () => {
+  const lab = withFile();
+  lab.feed(ev('fork', { flags: 0x5_0f00, ret: 2 }));
+  lab.ask(0, WRITE, command(at(SHARED, 20), 1));
+  const raced = { enteredAt: lab.next };
+  lab.feed(ev('enter', { tid: 1, call: 'ioctl', fd: 3, request: 0xc028_4800 }));
+  lab.feed(ev('munmap', { tid: 2, pid: 1, addr: at(SHARED, 2), lengthBytes: PAGE }));
+  lab.ask(0, READ, command(SHARED, 4), 'EFAULT', raced);
+  const [single, batch] = lab.hashes();
+  assert.is(batch, single);
+});

@@ -1,4 +1,5 @@
 import { Bytes, putU64 } from '../../core/bytes.js';
+import { hashCanonical } from '../../core/canonical.js';
 import type { Event, IoctlEvent } from '../../core/event.js';
 import type { Finding, Invariant } from '../../core/invariant.js';
 import type { U64 } from '../../core/u64.js';
@@ -63,6 +64,9 @@ export class Lab {
   readonly #reducer = new Reducer(families);
   readonly #invariants: readonly Invariant<World>[];
   #seq = 0;
+  /** The same events in one transaction. */
+  readonly #batch = new Tx(emptyWorld());
+  readonly #batchReducer = new Reducer(families);
 
   constructor(invariants: readonly Invariant<World>[] = []) {
     this.#invariants = invariants;
@@ -90,6 +94,7 @@ export class Lab {
     const entered = 'enteredAt' in event && event.enteredAt === 0 ? { enteredAt: this.#seq } : {};
     const numbered = { ...event, seq: this.#seq, ...entered } as Event;
     this.#seq++;
+    this.#batchReducer.reduce(this.#batch, numbered);
     const before = this.world;
     const tx = new Tx(before);
     const verdict = this.#reducer.reduce(tx, numbered);
@@ -100,6 +105,11 @@ export class Lab {
       this.findings.push(...invariant.check(before, numbered, this.world));
     }
     return verdict;
+  }
+
+  /** Hashes of the state as reached event by event, and in one batch. The lab must not be used afterwards. */
+  hashes(): readonly [string, string] {
+    return [hashCanonical(this.world), hashCanonical(this.#batch.commit())];
   }
 
   /** One ioctl on a device; it succeeds in the recording unless `errno` says otherwise. */

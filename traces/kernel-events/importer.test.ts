@@ -176,6 +176,7 @@ test('bad lines are named by line and column, skipped and counted', async () => 
     [`{"ts":5,${HEAD},"ev":"call","call":"munmap","args":["0x1ffffffffffffffff","0x1"]}`, 'IOT105:2:53'],
     [`{"ts":5,${HEAD},"ev":"call","call":"close","args":[{}]}`, 'IOT110:2:52'],
     [`{"ts":5,${HEAD},"ev":"exit","call":"ioctl","ret":0}`, 'IOT104:2:0'],
+    [`{"ts":5,${HEAD},"ev":"fork","child":-2}`, 'IOT110:2:37'],
     [`{"ts":5,${HEAD},"ev":"enter","call":"ioctl","fd":1,"req":1,"arg":1,"mem":"0g"}`, 'IOT110:2:76'],
     [`{"ts":5,${HEAD},"ev":"invalidate_end","mm":1,"start":"0x2","end":"0x2","type":0}`, 'IOT110:2:68'],
     [`{"ts":5,${HEAD},"ev":"mirror_map","mirror":1,"mm":1,"start":"0x1001","end":"0x2000","flags":1}`, 'IOT110:2:61'],

@@ -137,6 +137,7 @@ export class LineParser {
         return this.#exit();
       case 'fork': {
         const child = this.#fields.int32('child');
+        if (child <= 0) this.#fields.fail('child', 'must be the tid of the new task, above 0');
         return { ev: 'fork', pid: this.#pid, tid: this.#tid, line: this.#line, child };
       }
       case 'call':
