@@ -50,6 +50,7 @@ export function newMockDevice(flags: number): MockDevice {
     vdevId: 0,
     faultUsers: 0,
     failPasid1024: false,
+    gone: false,
   });
 }
 

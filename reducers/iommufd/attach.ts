@@ -108,7 +108,8 @@ export function unbindDevice(tx: Tx, contextId: number, deviceId: number): void 
   const now = deviceOf(tx, contextId, deviceId);
   if (now.users > 1) {
     // Still attached for a PASID: the driver's reference goes, the object stays until the context does.
-    patchObject(tx, contextId, now, { users: now.users - 1 });
+    const mock = now.mock === null ? null : Object.freeze({ ...now.mock, gone: true });
+    patchObject(tx, contextId, now, { users: now.users - 1, mock });
     return;
   }
   dropObject(tx, contextId, deviceId);

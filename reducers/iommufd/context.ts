@@ -155,7 +155,14 @@ export function lookup<T extends ObjectType>(
 ): Extract<IommuObject, { type: T }> | undefined {
   const found = typedObject(call.tx, call.file.object, id, type);
   if (found === undefined) missing(call, call.file.object, rule);
+  else if (isGone(found)) call.unknown(GONE);
   return found;
+}
+
+const GONE = 'the mock device was destroyed while PASIDs were attached: the kernel reads memory that it freed';
+
+function isGone(object: IommuObject): boolean {
+  return object.type === 'device' && object.mock?.gone === true;
 }
 
 /**

@@ -211,6 +211,22 @@ test('PASIDs', () => {
   keep(b);
 });
 
+test('a mock device that is destroyed with PASIDs attached leaves an object that stands for freed memory', () => {
+  const { b, ioas } = bench();
+  const { standing, device } = b.mockDomain(ioas, WITH_PASID);
+  const compat = b.hwptAlloc(device, ioas, PASID).u32(16);
+  b.test(10, standing, [16, compat]);
+  decidedBy(pasid(b, 18, standing, 7, compat), '', 'mock-replace.ok');
+  decidedBy(b.destroy(standing), '', 'destroy.ok');
+  decidedBy(b.destroy(device), 'EBUSY', 'destroy.busy');
+  decidedBy(b.destroy(compat), 'EBUSY', 'destroy.busy');
+  assert.match(b.hwptAlloc(device, ioas).unknown, /memory that it freed/);
+  assert.match(b.ioctl(3, 0x3b8a, struct(40, [8, device])).unknown, /memory that it freed/);
+  // Whatever that memory holds, ids that nothing has are not found.
+  decidedBy(b.hwptAlloc(99, ioas), 'ENOENT', 'hwpt-alloc.device');
+  keep(b);
+});
+
 test('devices of one group share a HWPT; another kind of IOMMU or owner is refused', () => {
   const { b, ioas } = bench();
   b.open(4);

@@ -134,6 +134,8 @@ export interface MockDevice {
   readonly faultUsers: number;
   /** The next attach of PASID 1024 is made to fail. */
   readonly failPasid1024: boolean;
+  /** It was destroyed while PASIDs were attached: the object stays and stands for whatever is in its memory now. */
+  readonly gone: boolean;
 }
 
 export interface AccessObject extends ObjectHead {
