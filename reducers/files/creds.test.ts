@@ -9,6 +9,7 @@ const test = suite('files/creds');
 
 const EXEC = ev('exec');
 const IPC_LOCK = 1 << 14;
+const SETUID = 1 << 7;
 const SYS_RESOURCE = 1 << 24;
 const NEWUSER = 0x1000_0000;
 
@@ -45,6 +46,8 @@ test('which events leave CAP_IPC_LOCK held, missing, unlikely or unknown', () =>
     [[told(0), THREAD, setresuid(1000, 1000, 1000)], 'unlikely', 'one thread no more root'],
     [[setresuid(1000, 1000, 1000)], 'unlikely', 'whether it was root is not known'],
     [[caps(IPC_LOCK), setresuid(1000, 1000, 1000)], 'unknown', 'it may never have been root'],
+    [[caps(IPC_LOCK | SETUID), setresuid(1000, 1000, 1000)], 'unlikely', 'who may take any id is root'],
+    [[caps(IPC_LOCK | SETUID), EXEC, caps(IPC_LOCK), setuid(1000)], 'unknown', 'told anew'],
     [[told(0), setresuid(null, 1000, null), setresuid(null, 0, null)], 'unknown', 'permitted again'],
     [[told(0), caps(all), setresuid(null, 0, null)], 'yes', 'root still'],
     [[told(1000), caps(IPC_LOCK), setresuid(1000, 1000, 1000)], 'yes', 'never root'],

@@ -27,6 +27,8 @@ export interface Creds {
   readonly savedUid: number | null;
   readonly ipcLock: Held;
   readonly sysResource: Held;
+  /** It was told to have CAP_SETUID: with an effective id that is not known it is root, as good as always. */
+  readonly setUid: boolean;
   /** `seq` of the event that `ipcLock` is known from; -1 where it is not known. */
   readonly ipcLockSince: number;
   /** PR_SET_SECUREBITS may have untied capabilities from user ids. */
@@ -57,6 +59,7 @@ export function unknownCreds(seq: number): Creds {
     savedUid: null,
     ipcLock: 'unknown',
     sysResource: 'unknown',
+    setUid: false,
     ipcLockSince: -1,
     untied: false,
     inNamespace: false,
@@ -71,6 +74,7 @@ export function isTold(creds: Creds): boolean {
 
 type Uids = Pick<Creds, 'realUid' | 'effectiveUid' | 'savedUid'>;
 
+const CAP_SETUID = 7;
 const CAP_IPC_LOCK = 14;
 const CAP_SYS_RESOURCE = 24;
 export const CLONE_NEWUSER = 0x1000_0000;
@@ -114,15 +118,17 @@ function toldUids(creds: Creds, event: CredsEvent): Creds {
   });
 }
 
-const NO_CAPS_KNOWN = { ipcLock: 'unknown', sysResource: 'unknown', ipcLockSince: -1 } as const;
+const NO_CAPS_KNOWN = { ipcLock: 'unknown', sysResource: 'unknown', setUid: false, ipcLockSince: -1 } as const;
 
 function withCaps(creds: Creds, caps: U64, seq: number, alone: boolean): Creds {
   if (creds.inNamespace) return creds;
-  const held = (bit: number): Held => ((BigInt(caps) >> BigInt(bit)) & 1n ? 'yes' : alone ? 'no' : 'unlikely');
+  const has = (bit: number): boolean => ((BigInt(caps) >> BigInt(bit)) & 1n) !== 0n;
+  const held = (bit: number): Held => (has(bit) ? 'yes' : alone ? 'no' : 'unlikely');
   return Object.freeze({
     ...creds,
     ipcLock: held(CAP_IPC_LOCK),
     sysResource: held(CAP_SYS_RESOURCE),
+    setUid: has(CAP_SETUID),
     ipcLockSince: seq,
   });
 }
@@ -171,6 +177,7 @@ function withUids(creds: Creds, next: Uids, seq: number, alone: boolean): Creds 
     ...next,
     ipcLock,
     sysResource: afterUids(creds, creds.sysResource, next, alone),
+    setUid: false,
     ipcLockSince: ipcLock === creds.ipcLock ? creds.ipcLockSince : ipcLock === 'unknown' ? -1 : seq,
     user: moved ? user : creds.user,
   });
@@ -184,7 +191,7 @@ function afterUids(old: Creds, held: Held, next: Uids, alone: boolean): Held {
   if (old.untied || next.effectiveUid === null) return 'unknown';
   if (old.effectiveUid === 0) return alone ? 'no' : 'unlikely';
   // Mostly it is root who becomes somebody else.
-  if (old.effectiveUid === null && held === 'unknown') return 'unlikely';
+  if (old.effectiveUid === null && (held === 'unknown' || old.setUid)) return 'unlikely';
   const neverRoot = isOther(old.realUid) && isOther(old.effectiveUid) && isOther(old.savedUid);
   return neverRoot ? held : 'unknown';
 }
@@ -210,6 +217,7 @@ export function inNewNamespace(creds: Creds, seq: number): Creds {
     savedUid: null,
     ipcLock: 'no',
     sysResource: 'no',
+    setUid: false,
     ipcLockSince: seq,
     inNamespace: true,
   });
@@ -223,6 +231,7 @@ export function credsAfterExec(creds: Creds, seq: number): Creds {
     savedUid: creds.effectiveUid,
     ipcLock,
     sysResource: heldAfterExec(creds, creds.sysResource),
+    setUid: false,
     ipcLockSince: ipcLock === creds.ipcLock ? creds.ipcLockSince : ipcLock === 'unknown' ? -1 : seq,
   });
 }
