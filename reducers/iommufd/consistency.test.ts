@@ -39,7 +39,8 @@ function everything(): World {
     .u32(20);
   b.ioctl(3, 0x3b91, struct(24, [4, viommu], [8, device], [16, 9, 8]));
   b.ioctl(3, 0x3b93, struct(32, [8, viommu], [12, 0xbeefbeef], [16, 2]));
-  b.ioctl(3, 0x3b94, struct(40, [8, viommu], [12, SELFTEST], [24, APERTURE, 8], [32, 64, 8]));
+  for (const index of [0, 1])
+    b.ioctl(3, 0x3b94, struct(40, [8, viommu], [12, SELFTEST], [16, index], [24, APERTURE, 8], [32, 64, 8]));
   const nested: Field[] = [
     [4, 4],
     [8, device],
@@ -94,7 +95,7 @@ const BREACHES: readonly [report: RegExp, breach: (tx: Tx) => void][] = [
   ],
   [/was never given out/, (tx) => patchContext(tx, CONTEXT, { nextObjectId: 2 })],
   [/free id 90 is not below/, (tx) => tx.openTable(tx.world.iommufds, CONTEXT, 'freeIds').set(90, true)],
-  [/has 3 users and \d refer/, (tx) => addUsers(tx, CONTEXT, firstOf(tx, 'viommu').id, -1)],
+  [/has 4 users and \d refer/, (tx) => addUsers(tx, CONTEXT, firstOf(tx, 'viommu').id, -1)],
   [/refers to \d+, which is no object/, spoil('hwpt-paging', { fault: 77 })],
   [/the compatibility IOAS is none/, (tx) => patchContext(tx, CONTEXT, { vfioIoas: 2 })],
   [/7 holders are counted/, (tx) => patchContext(tx, CONTEXT, { holders: 7 })],
@@ -137,7 +138,7 @@ const BREACHES: readonly [report: RegExp, breach: (tx: Tx) => void][] = [
   [/does not keep to the alignment/, spoilArea({ last: APERTURE + 0x1ffe })],
   [/has gaps where areas are/, (tx) => tx.openTable(tx.world.ioases, IOAS, 'areas').delete(APERTURE)],
   [/counts 9 pins/, spoilArea({ accesses: 9 })],
-  [/counts 2 pins, 2 of them locks/, spoilArea({ locks: 2 })],
+  [/counts 3 pins, 3 of them locks/, spoilArea({ locks: 3 })],
   [/is held since -1/, spoilArea({ pinnedSince: -1 })],
   [/is dirty at 0x90000000, where nothing is mapped/, (tx) => dirty(tx)],
   [/is pinned by ioas:1 at 0x1000000, which does not map it/, spoilArea({ pin: 0 })],

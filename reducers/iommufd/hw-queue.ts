@@ -28,7 +28,7 @@ import type { AccessObject, PagingHwpt, Viommu } from './state.js';
  * A queue that hardware reads by physical address needs its guest pages pinned, next to each other, and not to be
  * unmapped: an access of its own locks the areas of the nest parent's IOAS. The object's id is taken first, that
  * of its access second. Each queue needs the one before it. The mock vIOMMU has two; how many Tegra's has, and how long
- * they can be, GET_HW_INFO tells.
+ * they can be, GET_HW_INFO tells. The mock driver frees the first place whatever queue goes (see hw-queue-object.ts).
  */
 export const HW_QUEUE_RULES: readonly Rule[] = [
   { id: 'hw-queue.flags', errno: 'EOPNOTSUPP', text: 'a flag is set, or the type is 0' },

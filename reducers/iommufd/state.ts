@@ -211,7 +211,7 @@ export interface Viommu extends ObjectHead {
   readonly vdevices: OrderedMap<U64, number>;
   /** Object ids of event queues. */
   readonly veventqs: readonly number[];
-  /** Object ids of HW queues by index. */
+  /** Object ids of HW queues by index; 0 where an index stays taken without one. */
   readonly queues: OrderedMap<number, number>;
   /** Offset of the page that it offers to mmap, 0 when none. */
   readonly mmapOffset: number;

@@ -157,8 +157,15 @@ test('HW_QUEUE_ALLOC', () => {
   const second = queueAlloc(b, viommu, APERTURE, 4096, [16, 1]);
   decidedBy(b.destroy(first.u32(20)), 'EBUSY', 'destroy.busy');
   decidedBy(b.destroy(second.u32(20)), '', 'destroy.ok');
+  // The mock driver has emptied the first place for it, not its own.
+  decidedBy(queueAlloc(b, viommu, APERTURE, 4096, [16, 1]), 'EEXIST', 'hw-queue.taken');
+  const another = queueAlloc(b, viommu, APERTURE, 4096);
+  decidedBy(another, '', 'hw-queue.ok');
   decidedBy(b.destroy(first.u32(20)), '', 'destroy.ok');
+  decidedBy(b.destroy(another.u32(20)), '', 'destroy.ok');
+  decidedBy(queueAlloc(b, viommu, APERTURE, 4096, [16, 1]), 'EEXIST', 'hw-queue.taken');
   decidedBy(b.unmap(ioas, APERTURE, 0x2000), '', 'unmap.ok');
+  decidedBy(b.destroy(viommu), '', 'destroy.ok');
   keep(b);
 });
 
