@@ -1,6 +1,7 @@
 import * as assert from 'uvu/assert';
 import { rangeAt } from '../../core/interval.js';
 import { suite } from '../../core/testing.js';
+import type { Verdict } from '../call.js';
 import { ev } from '../testing.js';
 import { BUFFER, command, EXCLUSIVE, FLAGS, Lab, PAGE, READ, TO_DEV, TO_SYS, WRITE } from './testing.js';
 
@@ -77,6 +78,51 @@ test('mirrors hear of the whole block when its entry or its page is split', () =
     ['small memory', true, (lab) => lab.feed(ev('munmap', { addr: AT + BLOCK, lengthBytes: PAGE }))],
   ];
   for (const [name, write, what] of nothing) assert.is(tells(withBlocks(write), what), 0, name);
+});
+
+test('mirrors hear of the whole block where a mapping is cut, whatever the block holds', () => {
+  const at = AT + 3 * PAGE;
+  const rows: readonly [name: string, what: (lab: Lab) => void, told: number][] = [
+    ['mprotect', (lab) => lab.feed(ev('mprotect', { addr: at, lengthBytes: PAGE, prot: 1 })), 1],
+    ['munmap', (lab) => lab.feed(ev('munmap', { addr: at, lengthBytes: PAGE })), 1],
+    ['advice', (lab) => lab.feed(ev('madvise', { addr: at, lengthBytes: PAGE, advice: 10 })), 1],
+    ['a mapping', (lab) => lab.feed(ev('mmap', { addr: at, lengthBytes: PAGE, flags: 0x32, ret: at })), 1],
+    ['a move', (lab) => lab.feed(ev('mremap', { addr: at, flags: 3, newAddr: 0x5000_0000, ret: 0x5000_0000 })), 1],
+    [
+      'a move to it',
+      (lab) => {
+        lab.feed(ev('mmap', { addr: 0x5000_0000, lengthBytes: PAGE, flags: 0x32, ret: 0x5000_0000 }));
+        lab.feed(ev('mremap', { addr: 0x5000_0000, flags: 3, newAddr: at, ret: at }));
+      },
+      1,
+    ],
+    [
+      'a move that leaves the mapping',
+      (lab) => lab.feed(ev('mremap', { addr: at, flags: 7, newAddr: 0x5000_0000, ret: 0x5000_0000 })),
+      0,
+    ],
+    ['rights that it has', (lab) => lab.feed(ev('mprotect', { addr: at, lengthBytes: PAGE, prot: 3 })), 0],
+    ['rights of whole blocks', (lab) => lab.feed(ev('mprotect', { addr: AT, lengthBytes: BLOCK, prot: 3 })), 0],
+    ['what is not cut', (lab) => lab.feed(ev('madvise', { addr: at, lengthBytes: PAGE, advice: 4 })), 0],
+  ];
+  for (const [name, what, told] of rows) {
+    const lab = withBlocks(undefined);
+    lab.feed(ev('madvise', { addr: AT, lengthBytes: 2 * BLOCK, advice: 15 }));
+    lab.populate(AT, 1024, true);
+    assert.is(tells(lab, what), told, name);
+  }
+});
+
+test('a mapping is cut once: where it ends already, and where a block reaches beyond it, nothing is told', () => {
+  const lab = withBlocks(undefined);
+  lab.feed(ev('madvise', { addr: AT, lengthBytes: 2 * BLOCK, advice: 15 }));
+  lab.populate(AT, 1024, true);
+  const protect = (pages: number, npages: number, prot: number) => (): Verdict | undefined =>
+    lab.feed(ev('mprotect', { addr: AT + pages * PAGE, lengthBytes: npages * PAGE, prot }));
+  assert.is(tells(lab, protect(4, 2, 1)), 1);
+  assert.is(tells(lab, protect(7, 2, 1)), 0, 'the mapping begins inside of the block now');
+  assert.is(tells(lab, protect(4, 5, 3)), 0);
+  assert.is(tells(lab, protect(4, 2, 1)), 1, 'all of it is one mapping again');
 });
 
 test('of huge device memory a part comes back by itself, or a page by a fault', () => {

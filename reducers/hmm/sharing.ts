@@ -1,5 +1,5 @@
 import { type Interval, overlapping } from '../../core/interval.js';
-import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
+import { add, alignDown, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
 import { HUGE_BYTES, hugePart, newPte, type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
 import { heldIn } from './contents.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
@@ -116,10 +116,31 @@ function splitPart(machine: Machine, pte: PteRun, { start, last }: Interval): vo
   setRun(machine.runs, start, last, { ...pte, huge: false });
 }
 
-/** What ends inside of a block that one entry maps cuts it: a mapping, or what a call works on. */
+/** A call that works on a part of a block that one entry maps cuts it first. */
 export function splitEdges(machine: Machine, start: U64, last: U64): void {
   if (blockAround(start).start !== start) splitEntry(machine, start);
   if (blockAround(last).last !== last) splitEntry(machine, last);
+}
+
+/**
+ * A mapping is cut where the range begins and where it ends (mm/huge_memory.c `split_huge_pmd_if_needed`): at a place
+ * inside of a block that lies in the mapping as a whole, mirrors are told of the whole block, whatever maps it or nothing.
+ * Where a mapping ends already, nothing is cut.
+ */
+export function cutMappings(machine: Machine, start: U64, last: U64): void {
+  cutAt(machine, start);
+  if (last !== U64_MAX) cutAt(machine, add(last, 1));
+}
+
+function cutAt(machine: Machine, place: U64): void {
+  const block = blockAround(place);
+  if (block.start === place) return;
+  const vma = machine.vmaAt(place);
+  if (vma === undefined || vma.start > block.start || vma.last < block.last) return;
+  machine.invalidate(NOTIFY_CLEAR, block.start, block.last);
+  for (const { pte } of pieces(machine.runs, place, place))
+    if (pte !== undefined && hugeBlock(pte, place) !== undefined)
+      setRun(machine.runs, block.start, block.last, { ...pte, huge: false });
 }
 
 /** The entries for the huge page that `pte` means at an address, of this space and of its relatives. */

@@ -17,6 +17,7 @@ import {
   MADV_WIPEONFORK,
   MAP_LOCKED,
   MAP_SHARED,
+  MREMAP_DONTUNMAP,
   MREMAP_FIXED,
   PAGE_BYTES,
   PROT_READ,
@@ -29,7 +30,7 @@ import { VMA_GUARD, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { heldIn, hold } from './contents.js';
 import { type Machine, NOTIFY_CLEAR, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP } from './machine.js';
 import { isWritableAtOnce, removePages } from './page-cache.js';
-import { splitEdges, splitEntries } from './sharing.js';
+import { cutMappings, splitEdges, splitEntries } from './sharing.js';
 import { isPrivateAnonymous, touch } from './touch.js';
 
 /**
@@ -123,7 +124,7 @@ function replace(machine: Machine, event: MmapEvent): void {
 function unmap(machine: Machine, start: U64, last: U64 | undefined): void {
   if (last === undefined) return;
   if (firstOverlap(machine.space.vmas, start, last) !== undefined) {
-    splitEdges(machine, start, last);
+    cutMappings(machine, start, last);
     machine.invalidate(NOTIFY_UNMAP, start, last);
   }
   machine.clear(start, last);
@@ -150,7 +151,7 @@ function protect(machine: Machine, event: MprotectEvent): void {
     if (vma.prot === prot) continue;
     const from = max(vma.start, event.addr);
     const to = min(vma.last, last);
-    splitEdges(machine, from, to);
+    cutMappings(machine, from, to);
     machine.invalidate(NOTIFY_PROTECTION_VMA, from, to);
     for (const piece of pieces(machine.runs, from, to)) {
       if (piece.pte === undefined) continue;
@@ -184,12 +185,13 @@ function move(machine: Machine, event: MremapEvent, to: U64): void {
     return;
   }
   const oldLast = lastOf(from, oldBytes);
+  const stays = (event.flags & MREMAP_DONTUNMAP) !== 0;
   const parts = movedParts(machine.space, event, to);
   if (parts !== undefined) {
-    for (const part of parts) {
+    for (const part of wholeParts(machine, parts)) {
       const target = targetOf(part);
       unmap(machine, target.start, target.last);
-      movePages(machine, part);
+      movePages(machine, part, stays);
     }
     return;
   }
@@ -197,13 +199,29 @@ function move(machine: Machine, event: MremapEvent, to: U64): void {
   if (oldLast === undefined) return;
   if (newBytes < oldBytes) unmap(machine, add(from, newBytes), oldLast);
   const last = lastOf(from, min(oldBytes, newBytes));
-  if (last !== undefined) movePages(machine, { start: from, last, to });
+  if (last !== undefined) movePages(machine, { start: from, last, to }, stays);
 }
 
-/** `move_page_tables`: the entries go to the new place; what one entry maps goes whole where both places allow it. */
-function movePages(machine: Machine, { start: from, last, to }: MovedPart): void {
+/** The parts as the kernel has them, whose mappings are one where they differ in nothing. */
+function wholeParts(machine: Machine, parts: readonly MovedPart[]): MovedPart[] {
+  const whole: MovedPart[] = [];
+  for (const part of parts) {
+    const before = whole.at(-1);
+    const joined = before !== undefined && (machine.vmaAt(before.start)?.last ?? 0) >= part.start;
+    if (joined) whole[whole.length - 1] = { ...before, last: part.last };
+    else whole.push(part);
+  }
+  return whole;
+}
+
+/**
+ * `move_page_tables`: the entries go to the new place; what one entry maps goes whole where both places allow it. Then
+ * the old place is unmapped, unless the mapping stays.
+ */
+function movePages(machine: Machine, { start: from, last, to }: MovedPart, stays: boolean): void {
   machine.invalidate(NOTIFY_UNMAP, from, last);
-  splitEdges(machine, from, last);
+  if (stays) splitEdges(machine, from, last);
+  else cutMappings(machine, from, last);
   const distance = sub(to, from);
   if (alignDown(distance, HUGE_BYTES) !== distance) splitEntries(machine, from, last);
   if (machine.data.size > 0)
@@ -256,7 +274,7 @@ function advise(machine: Machine, event: MadviseEvent): void {
       case MADV_DOFORK:
       case MADV_WIPEONFORK:
       case MADV_KEEPONFORK:
-        if (adviceChanges(vma, event.advice)) splitEdges(machine, from, to);
+        if (adviceChanges(vma, event.advice)) cutMappings(machine, from, to);
         break;
       case MADV_COLLAPSE:
         if (isPrivateAnonymous(vma)) collapse(machine, from, to);
