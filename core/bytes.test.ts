@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { fc } from './property.js';
 import * as assert from 'uvu/assert';
 import { Bytes, putU32, putU64 } from './bytes.js';
 import { suite } from './testing.js';

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import fc from 'fast-check';
+import { fc } from './property.js';
 import * as assert from 'uvu/assert';
 import { Bytes } from './bytes.js';
 import { encodeCanonical, hashCanonical } from './canonical.js';

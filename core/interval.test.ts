@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { fc } from './property.js';
 import * as assert from 'uvu/assert';
 import { carve, contains, firstGap, firstOverlap, overlapping, overlaps, rangeAt, type Interval } from './interval.js';
 import { OrderedMap } from './ordered-map.js';

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { fc } from './property.js';
 import * as assert from 'uvu/assert';
 import { hashCanonical } from './canonical.js';
 import { OrderedMap } from './ordered-map.js';

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { fc } from './property.js';
 import * as assert from 'uvu/assert';
 import { suite } from './testing.js';
 import * as u64 from './u64.js';

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
 import { Bytes } from '../core/bytes.js';
 import type { Event } from '../core/event.js';
+import { SEED } from '../core/property.js';
 import { suite } from '../core/testing.js';
 import type { Call } from '../reducers/call.js';
 import { families } from '../reducers/families.js';
@@ -24,7 +25,6 @@ const CORPUS = fileURLToPath(new URL('../../traces/corpus/', import.meta.url));
 const WHAT = process.env['IOTAPE_SWEEP'] ?? '';
 /** So many places are tried where there is no more time. */
 const SELECTED = 40;
-const SEED = Number(process.env['FC_SEED'] ?? Date.now() & 0xffff);
 const PROBLEMS_SHOWN = 10;
 
 interface Opened {

@@ -1,4 +1,4 @@
-import * as fc from 'fast-check';
+import { fc } from '../core/property.js';
 
 /**
  * Ways to spoil a recording, for tests: as bytes (anything anywhere), as lines (what a recorder loses or doubles) and as

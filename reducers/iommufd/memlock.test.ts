@@ -1,4 +1,4 @@
-import * as fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import * as assert from 'uvu/assert';
 import { suite } from '../../core/testing.js';
 import type { LockedPages } from '../memory/locked.js';

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import * as assert from 'uvu/assert';
 import { hashCanonical } from '../../core/canonical.js';
 import type { Event } from '../../core/event.js';
@@ -12,8 +12,6 @@ import { iommufdFamilies } from './index.js';
 import { ANY_ANSWER, PREDICTED, RandomUser, type Step, steps } from './random-calls.js';
 
 const test = suite('iommufd properties');
-const SEED = Number(process.env['FC_SEED'] ?? Date.now() & 0xffff);
-const LIMITS = { seed: SEED, includeErrorInReport: true };
 const STEPS = 200;
 
 /** Runs the steps and looks at the model after each. */
@@ -29,12 +27,12 @@ function holdTogether(all: readonly Step[], contradicted: boolean): void {
 
 test('whatever is called, by whom, in any order: the model holds together after each call', () => {
   const property = fc.property(steps(PREDICTED, STEPS), (all) => holdTogether(all, false));
-  fc.assert(property, { ...LIMITS, numRuns: 80 });
+  fc.assert(property, { numRuns: 80 });
 });
 
 test('whatever the recording claims, the model holds together', () => {
   const property = fc.property(steps(ANY_ANSWER, STEPS), (all) => holdTogether(all, true));
-  fc.assert(property, { ...LIMITS, numRuns: 80 });
+  fc.assert(property, { numRuns: 80 });
 });
 
 /** Replays events on a snapshot, so many to a transaction. */
@@ -81,5 +79,5 @@ test('reducers are pure: the same events give the same state, however they are c
     assert.is(hashCanonical(middle), hash);
     assert.equal(unfrozen(world, '', new Set()), []);
   });
-  fc.assert(property, { ...LIMITS, numRuns: 40 });
+  fc.assert(property, { numRuns: 40 });
 });

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import { ev } from '../testing.js';
 import { OBJECT_CALLS } from './random-objects.js';
 import { SPACE_CALLS } from './random-spaces.js';

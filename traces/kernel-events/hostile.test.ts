@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import * as fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import * as assert from 'uvu/assert';
 import type { Event } from '../../core/event.js';
 import { suite } from '../../core/testing.js';

@@ -1,4 +1,4 @@
-import * as fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import * as assert from 'uvu/assert';
 import { Bytes } from '../../core/bytes.js';
 import { BATCH_EVENTS, type Event, type EventBatch, type IoctlEvent, type MmapEvent } from '../../core/event.js';

@@ -1,4 +1,4 @@
-import * as fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import { Packr } from 'msgpackr';
 import * as assert from 'uvu/assert';
 import { Bytes } from '../../core/bytes.js';

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import * as fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import { Bytes } from '../../core/bytes.js';
 import type { Event, EventKind, MemNote } from '../../core/event.js';
 import { fromBig } from '../../core/u64.js';

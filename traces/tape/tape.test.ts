@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import * as fc from 'fast-check';
+import { fc } from '../../core/property.js';
 import * as assert from 'uvu/assert';
 import { Bytes } from '../../core/bytes.js';
 import { hashCanonical } from '../../core/canonical.js';

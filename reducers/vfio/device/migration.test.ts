@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { fc } from '../../../core/property.js';
 import * as assert from 'uvu/assert';
 import { suite } from '../../../core/testing.js';
 import { Bytes } from '../../../core/bytes.js';
