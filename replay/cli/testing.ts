@@ -33,8 +33,21 @@ export function iotape(args: readonly string[], input: string | Buffer = '', cwd
   return { status, stdout, stderr };
 }
 
-/** Starts the program with a standard input that gives `input` and stays open, and interrupts it after `afterMs`. */
-export async function interrupted(args: readonly string[], input: string, afterMs: number): Promise<Ran> {
+/**
+ * Starts the program with a standard input that gives `input` and stays open, and interrupts it when it has had time to read
+ * that: how long this takes nobody knows, so it is tried with longer and longer waits until `isRead` says so.
+ */
+export async function interrupted(args: readonly string[], input: string, isRead: (ran: Ran) => boolean): Promise<Ran> {
+  let ran = await interruptedAfter(args, input, FIRST_WAIT_MS);
+  for (let waitMs = FIRST_WAIT_MS * 2; !isRead(ran) && waitMs <= LAST_WAIT_MS; waitMs *= 2)
+    ran = await interruptedAfter(args, input, waitMs);
+  return ran;
+}
+
+const FIRST_WAIT_MS = 1000;
+const LAST_WAIT_MS = 32_000;
+
+async function interruptedAfter(args: readonly string[], input: string, afterMs: number): Promise<Ran> {
   const child = spawn(process.execPath, [MAIN, ...args], { env: ENV, stdio: 'pipe' });
   let stdout = '';
   let stderr = '';
