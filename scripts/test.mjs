@@ -1,4 +1,5 @@
 // npm test [-- FILTER ...]: installs, builds and runs every test file, or those whose path holds a FILTER.
+// FC_SEED=N seeds the random tests otherwise than usual, FC_SEED=random with a number that is printed.
 // Options: --timeout SECONDS for one file (300), --jobs N (all cores), --root DIR (another tree, taken as built).
 // The last line is `N passed, N failed`; the exit status is 1 when anything failed or nothing ran.
 import { setup } from './setup.mjs';
@@ -17,6 +18,10 @@ const { values, positionals: filters } = parseArgs({
 });
 
 if (values.root === undefined) setup();
+if (process.env.FC_SEED === 'random') {
+  process.env.FC_SEED = String(Date.now() & 0x7fff_ffff);
+  console.log(`FC_SEED=${process.env.FC_SEED}`);
+}
 const root = values.root ?? ROOT;
 const chosen = (file) => filters.length === 0 || filters.some((filter) => file.includes(filter));
 const found = findTests(root);
