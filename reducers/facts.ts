@@ -17,6 +17,8 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'vfio-type1/*/pgsizes', field: 'iova_pgsizes', why: 'page sizes of the IOMMU' },
   { pattern: 'vfio-type1/*/iova_range_count', field: 'nr_iovas', why: 'how many ranges reserved regions leave' },
   { pattern: 'vfio-type1/*/iova_ranges', field: 'iova_ranges', why: 'aperture of the IOMMU without reserved regions' },
+  { pattern: 'vfio-type1/*/width_from', field: 'ret', why: 'that the IOMMU translates addresses: a MAP_DMA was taken' },
+  { pattern: 'vfio-type1/*/width_to', field: 'ret', why: 'that the IOMMU has fewer bits: a MAP_DMA was refused' },
   { pattern: 'vfio-type1/*/dma_cc', field: 'VFIO_DMA_CC_IOMMU', why: 'whether the IOMMU enforces cache coherency' },
   { pattern: 'vfio-type1/dma_entry_limit', field: 'avail', why: 'a module parameter' },
   { pattern: 'vfio-spapr/*/window_start', field: 'dma32_window_start', why: 'POWER: where the default window is' },

@@ -68,15 +68,20 @@ function mappedForMdev(lab: Lab, iova: U64): Lab {
   return lab;
 }
 
-/** A page is mapped above 39 bits, which the IOMMU of group 7 translates and that of group 8 does not. */
-function mappedHigh(lab: Lab): Lab {
+/** Group 8 has told that its IOMMU has 39 bits. */
+function toldRanges(lab: Lab): Lab {
   lab.open('/dev/vfio/vfio', 9);
   lab.open('/dev/vfio/8', 6);
   lab.good(setContainer(lab, 9, '', 6));
   lab.good(lab.ioctl(9, SET_IOMMU, { arg: 3 }));
   lab.good(lab.ioctl(9, IOMMU_GET_INFO, { in: struct(120), out: infoAnswer(65535) }));
   lab.close(6);
-  lab.container();
+  return lab;
+}
+
+/** A page is mapped above 39 bits, which the IOMMU of group 7 translates and that of group 8 does not. */
+function mappedHigh(lab: Lab): Lab {
+  toldRanges(lab).container();
   lab.ioctl(3, IOMMU_MAP_DMA, { in: mapStruct(2 ** 40, 0x1000) });
   return lab;
 }
@@ -136,6 +141,25 @@ const rows: readonly Row[] = [
   },
   { rule: R.aperture, errno: 'EINVAL', run: (l, e) => join(mappedHigh(l), e) },
   { rule: R.reserved, errno: 'EINVAL', run: (l, e) => join(mappedForMdev(l, 0xfee0_0000), e) },
+  { rule: R.range, errno: 'ERANGE', run: (l, e) => join(mappedForMdev(toldRanges(l), 2 ** 40), e) },
+  {
+    rule: R.range,
+    errno: 'ERANGE',
+    run(lab, errno) {
+      mappedForMdev(toldRanges(lab), 2 ** 40);
+      lab.good(lab.map(2 ** 41, 0x2000, [[8, MEMORY + 0x2000, 8]]));
+      lab.feed(ev('munmap', { addr: MEMORY + 0x3000, lengthBytes: 0x1000 }));
+      return join(lab, errno);
+    },
+  },
+  {
+    rule: R.pin,
+    errno: 'EFAULT',
+    run(lab, errno) {
+      mappedForMdev(toldRanges(lab), 2 ** 40).feed(ev('munmap', { addr: MEMORY, lengthBytes: 0x1000 }));
+      return join(lab, errno);
+    },
+  },
   {
     rule: R.pin,
     errno: 'EFAULT',

@@ -240,9 +240,44 @@ test('what the driver alone knows is unknown where the driver is', () => {
   lab.foundOpen(5, 'anon_inode:[vfio-device]');
   assert.match(region(lab, 12, 'EINVAL').unknown, /GET_INFO/);
   const irq = () => lab.ioctl(5, DEVICE_GET_IRQ_INFO, { in: struct(16), out: struct(16, [4, 7], [12, 1]) });
-  assert.match(irq().unknown, /unknown driver/);
+  const none = lab.ioctl(5, DEVICE_GET_IRQ_INFO, { in: struct(16), errno: 'EINVAL' });
+  assert.match(none.unknown, /unknown driver/);
+  assert.is(irq().verdict, 'learned');
   assert.is(irq().verdict, 'match');
-  assert.match(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, FEATURE_PROBE | 3]) }).unknown, /driver/);
+  assert.match(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, 11]), errno: 'EINVAL' }).unknown, /feature/);
+  assert.is(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, FEATURE_PROBE | 3]) }).verdict, 'learned');
+  assert.is([...lab.world.devices.values()][0]?.driver, 'pci', 'all PCI devices have low power, no others do');
+});
+
+test('the capabilities of a region of an unknown driver are learned with the length of their chain', () => {
+  const ask = (chain: readonly FieldAt[], index = 3, bytes = 96) => {
+    const lab = new Lab();
+    lab.foundOpen(5, 'anon_inode:[vfio-device]');
+    const out: FieldAt[] = [[4, 15], [12, 32], [16, 0x4000, 8], [24, index * 2 ** 40, 8], ...chain];
+    const first = region(lab, index, '', out, bytes);
+    return [first.verdict, first.unknown, region(lab, index, '', out, bytes).verdict, lab];
+  };
+  const [msix, , again, lab] = ask([[32, 0x1_0003]]);
+  assert.equal([msix, again], ['learned', 'match']);
+  assert.is([...(lab as Lab).world.devices.values()][0]?.driver, 'pci');
+  const sparse: FieldAt[] = [
+    [32, 0x1_0002],
+    [36, 48],
+    [48, 0x1_0001],
+    [56, 2],
+    [64, 0x1000, 8],
+    [72, 0x1000, 8],
+  ];
+  assert.is(ask(sparse)[0], 'learned');
+  assert.is(ask([[32, 0x1_0009]])[0], 'unknown', 'a capability of which nobody knows how long it is');
+  assert.is(
+    ask([
+      [32, 0x1_0002],
+      [36, 32],
+    ])[0],
+    'unknown',
+    'a chain that runs into itself',
+  );
 });
 
 test('mediated devices of unknown drivers are learned, mtty is recognised by its config space', () => {

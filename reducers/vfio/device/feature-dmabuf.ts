@@ -6,6 +6,7 @@ import { PAYLOAD_RULES, takeBytes } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import { PCI_ROM_REGION } from '../uapi.js';
+import { configOf, isPorts } from './config-space.js';
 import { regionBytes } from './region.js';
 
 /**
@@ -16,8 +17,10 @@ import { regionBytes } from './region.js';
 export const DMA_BUF_RULES = {
   header: { id: 'dma-buf.header', errno: 'EINVAL', text: 'no ranges, or flags is not 0' },
   bar: { id: 'dma-buf.bar', errno: 'ENODEV', text: 'the region is no BAR that the device has' },
+  tooMany: { id: 'dma-buf.too-many', errno: 'ENOMEM', text: 'more than 262144 ranges' },
   range: { id: 'dma-buf.range', errno: 'EINVAL', text: 'a range is empty or no multiple of a page' },
   total: { id: 'dma-buf.total', errno: 'EINVAL', text: 'the ranges together reach 2^63 bytes' },
+  ports: { id: 'dma-buf.ports', errno: 'EINVAL', text: 'the BAR is of I/O ports' },
   overflow: { id: 'dma-buf.overflow', errno: 'EOVERFLOW', text: 'a range passes 2^64' },
   beyond: { id: 'dma-buf.beyond', errno: 'EINVAL', text: 'a range ends beyond the BAR' },
 } as const satisfies Record<string, Rule>;
@@ -26,7 +29,8 @@ const R = DMA_BUF_RULES;
 const PAGE_BYTES = 4096;
 const RANGES_AT = 24;
 const RANGE_BYTES = 16;
-const MAX_RANGES = 4096;
+/** All of them have to fit into 4 MiB, the most that the kernel allocates in one piece. */
+const MAX_RANGES = 2 ** 18;
 const TOTAL_LIMIT = 1n << 63n;
 const O_CLOEXEC = 0x8_0000;
 /** From here on an offset and a physical address of 52 bits may pass 2^64. */
@@ -39,15 +43,13 @@ export function dmaBuf(call: Call, device: VfioDevice): void {
   const bar = struct.u32(8);
   const size = bar < PCI_ROM_REGION ? regionBytes(call, device, bar) : 0;
   if (size === 0 && refuse(call, R.bar)) return;
-  if (count > MAX_RANGES) {
-    call.unknown('more ranges than a recording holds');
-    return;
-  }
+  if (count > MAX_RANGES && refuse(call, R.tooMany)) return;
   const ranges = takeBytes(call, add(call.arg, RANGES_AT), count * RANGE_BYTES, PAYLOAD_RULES.copyIn);
   if (ranges === undefined) return;
   const pairs: [U64, U64][] = [];
   for (let at = 0; at < ranges.length; at += RANGE_BYTES) pairs.push([ranges.u64(at), ranges.u64(at + 8)]);
   if (rangesRefused(call, pairs)) return;
+  if (isPorts(configOf(call.tx, device), bar) === true && refuse(call, R.ports)) return;
   if (size === undefined) call.unknown(`the size of BAR ${bar} was not asked yet (GET_REGION_INFO)`);
   else if (beyond(call, pairs, size)) return;
   returnFd(call, struct.u32(12));

@@ -112,8 +112,17 @@ test('dma-buf: rejections, and the fd', () => {
     row('EINVAL', B.header, [20, 0]),
     row('EINVAL', B.header, [16, 1]),
     row('ENODEV', B.bar, [8, 6]),
+    row('ENOMEM', B.tooMany, [20, 0x4_0001]),
     row('EINVAL', B.range, [32, 0x800, 8]),
     row('EINVAL', B.total, [32, 1n << 63n, 8]),
+    {
+      rule: B.ports,
+      errno: 'EINVAL',
+      run(lab, e) {
+        withBar(lab).io(5, 'pread64', 1, struct(4, [0, 1]).slice(0, 1), { arg: 7 * 2 ** 40 + 0x14 });
+        return dmaBuf(lab, e, [24, 0xffff_ffff_ffff_f000n, 8], [32, 0x2000, 8]);
+      },
+    },
     row('EOVERFLOW', B.overflow, [24, 0xffff_ffff_ffff_f000n, 8], [32, 0x2000, 8]),
     row('EINVAL', B.beyond, [24, 0x1_f000, 8], [32, 0x2000, 8]),
   ]);

@@ -160,7 +160,7 @@ function present(call: Call, device: VfioDevice, number: number): boolean {
 
 /** All PCI devices have the features of low power, no mediated device has. */
 function powerShows(call: Call, device: VfioDevice): boolean {
-  const happened = call.unknown('the driver of the device is not known');
+  const happened = call.succeedByFact('feature.probe', 'the driver of the device is not known');
   if (happened) tellDriver(call.tx, device, 'pci', call.event.seq);
   else if (call.recordedErrno === 'ENOTTY') tellDriver(call.tx, device, 'mdev', call.event.seq);
   return !happened;

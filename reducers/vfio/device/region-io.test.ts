@@ -158,6 +158,31 @@ test('in D3 and in low power a BAR cannot be mapped for DMA, nor can MSI-X be en
   lab.good(map(''));
 });
 
+test('from D3 the device goes to D0 alone, also by the reset that PCI Express has', () => {
+  const express = 0x60;
+  const lab = told(new Lab(), false);
+  const space = struct(256, [0x34, PM], [PM, 0x6001], [express, 0x0010], [express + 4, 0x1000_0000]);
+  read(lab, CONFIG, 256, '', 256, space);
+  const power = (state: number) => write(lab, CONFIG + PM + 4, 4, '', state);
+  const asleep = () => lab.world.devices.get(PCI_DEVICE)?.asleep;
+  power(3);
+  power(1);
+  assert.is(asleep(), true, 'D1');
+  power(0);
+  power(2);
+  assert.is(asleep(), false, 'D2');
+  power(3);
+  write(lab, CONFIG + express + 8, 2, '', 0x8000);
+  assert.is(asleep(), false, 'a reset');
+});
+
+test('the first 256 bytes of config space are there whatever its size, and beyond 4096 there is none', () => {
+  const lab = new Lab().device();
+  assert.is(read(lab, CONFIG + 252, 4).rule, 'region-io.ok');
+  assert.match(read(lab, CONFIG + 252, 8).unknown, /GET_REGION_INFO/);
+  assert.is(read(lab, CONFIG + 4092, 8, 'EFAULT').rule, R.config.id);
+});
+
 test('config space is put together from pieces, and the first look holds', () => {
   const lab = new Lab().device();
   const piece = (at: number, bytes: number) => read(lab, CONFIG + at, bytes, '', bytes, SPACE.slice(at, bytes));

@@ -8,7 +8,7 @@ import { deviceKey, smallFact } from '../facts.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import { PCI_CONFIG_REGION, PCI_OFFSET_SHIFT, PCI_ROM_REGION, PCI_VGA_REGION } from '../uapi.js';
-import { CAP_PM, configOf, isPorts, keepConfig, msixTable } from './config-space.js';
+import { CAP_EXPRESS, CAP_PM, type ConfigView, configOf, isPorts, keepConfig, msixTable } from './config-space.js';
 import { isVga, regionBytes, regionKey } from './region.js';
 
 /**
@@ -42,6 +42,14 @@ const PM_STATE_MASK = 3;
 const PM_D3 = 3;
 /** BARs of I/O ports have 256 bytes at most. */
 const PAGE_BYTES = 4096;
+/** Config space of a conventional device, and of one of PCI Express. */
+const CONFIG_BYTES = 256;
+const EXPRESS_CONFIG_BYTES = 4096;
+/** PCI Express: device capabilities, of which the top byte says that a function can be reset, and device control. */
+const EXPRESS_CAPABILITIES = 7;
+const EXPRESS_CONTROL = 9;
+const CAN_RESET_FUNCTION = 0x10;
+const RESET_FUNCTION = 0x80;
 
 interface Access {
   readonly index: number;
@@ -86,8 +94,9 @@ function predict(call: Call, device: VfioDevice, access: Access): void {
     else call.unknown('who owns the VGA resources of the machine');
   } else if (index === PCI_CONFIG_REGION) {
     const size = regionBytes(call, device, index);
-    if (size === undefined) call.unknown(NO_SIZE);
-    else if (offset + count > size) refuse(call, R.config);
+    const end = offset + count;
+    if (end > (size ?? EXPRESS_CONFIG_BYTES)) refuse(call, R.config);
+    else if (size === undefined && end > CONFIG_BYTES) call.unknown(NO_SIZE);
     else call.succeed('region-io.ok', count);
   } else predictBar(call, device, access);
 }
@@ -135,11 +144,24 @@ function written(call: Call, device: VfioDevice, offset: number, data: Bytes): v
   const known = device.pciCommand >= 0 || (low !== undefined && high !== undefined);
   const before = Math.max(device.pciCommand, 0);
   const pciCommand = known ? (low ?? before & 0xff) | ((high ?? before >> 8) << 8) : device.pciCommand;
-  const pm = configOf(call.tx, device).capability(CAP_PM);
-  const state = pm === undefined || pm === 0 ? undefined : byte(pm + PM_CONTROL);
-  const asleep = state === undefined ? device.asleep : (state & PM_STATE_MASK) === PM_D3;
+  const asleep = sleeps(configOf(call.tx, device), device.asleep, byte);
   if (pciCommand !== device.pciCommand || asleep !== device.asleep)
     patchDevice(call.tx, device.name, { pciCommand, asleep });
+}
+
+/**
+ * Whether the device is in D3 after a write. From there it goes back to D0 only, by the power state or by the reset that
+ * the bit of PCI Express asks for; D1 and D2 are out of reach.
+ */
+function sleeps(config: ConfigView, before: boolean, byte: (at: number) => number | undefined): boolean {
+  const express = config.capability(CAP_EXPRESS) ?? 0;
+  const resets = express !== 0 && ((byte(express + EXPRESS_CONTROL) ?? 0) & RESET_FUNCTION) !== 0;
+  if (resets && ((config.u8(express + EXPRESS_CAPABILITIES) ?? 0) & CAN_RESET_FUNCTION) !== 0) return false;
+  const pm = config.capability(CAP_PM) ?? 0;
+  const control = pm === 0 ? undefined : byte(pm + PM_CONTROL);
+  if (control === undefined) return before;
+  const state = control & PM_STATE_MASK;
+  return state === PM_D3 || (before && state !== 0);
 }
 
 // ---- for show ----------------------------------------------------------------------------------------------

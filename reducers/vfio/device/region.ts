@@ -41,6 +41,12 @@ const R = REGION_RULES;
 const STRUCT_BYTES = 32;
 const MSIX_CAP_BYTES = 8;
 const MAX_CAPS_BYTES = 1 << 16;
+const CAP_HEAD_BYTES = 8;
+const CAP_SPARSE_MMAP = 1;
+const CAP_SPARSE_HEAD_BYTES = 16;
+const CAP_AREA_BYTES = 16;
+const CAP_TYPE = 2;
+const CAP_TYPE_BYTES = 16;
 const PAGE_BYTES = 4096;
 /** Of the VGA region: all addresses below 1 MiB that a VGA controller may decode. */
 const VGA_BYTES = 0xc_0000;
@@ -195,18 +201,45 @@ function capabilities(call: Call, device: VfioDevice, index: number): void {
   }
 }
 
-/** Length of the chain of a region of the driver's own kind: known, or told by the argsz that comes back. */
+/** Length of the chain of a region of the driver's own kind: known, or told by the chain or by the argsz that comes back. */
 function capsLength(call: Call, device: VfioDevice, index: number): number | undefined {
   const key = regionKey(device.name, index, 'caps_bytes');
   const known = smallFact(call.tx, key);
   if (known !== undefined) return known;
   const told = find(call.memOut, call.arg, 16);
   if (told === undefined) return undefined;
-  if (told.u32(12) !== 0) return undefined;
-  const bytes = told.u32(0) - STRUCT_BYTES;
-  if (bytes < MSIX_CAP_BYTES || bytes > MAX_CAPS_BYTES) return undefined;
+  const bytes = told.u32(12) === 0 ? told.u32(0) - STRUCT_BYTES : chainBytes(call, device, told.u32(12));
+  if (bytes === undefined || bytes < MSIX_CAP_BYTES || bytes > MAX_CAPS_BYTES) return undefined;
   teach(call, key, bytes);
   return bytes;
+}
+
+/**
+ * Length of a chain that came back. Each capability but the last says where the next one is; the end of the last follows
+ * from its kind. That the MSI-X table may be mapped is said by vfio-pci alone.
+ */
+function chainBytes(call: Call, device: VfioDevice, first: number): number | undefined {
+  const at = first < STRUCT_BYTES ? undefined : lastCapability(call, device, first);
+  const header = at === undefined ? undefined : find(call.memOut, add(call.arg, at), CAP_HEAD_BYTES);
+  if (at === undefined || header === undefined) return undefined;
+  const rest = at - STRUCT_BYTES;
+  if (header.u16(0) === REGION_CAP_MSIX_MAPPABLE) return rest + CAP_HEAD_BYTES;
+  if (header.u16(0) === CAP_TYPE) return rest + CAP_TYPE_BYTES;
+  const areas = find(call.memOut, add(call.arg, at + CAP_HEAD_BYTES), 4)?.u32(0);
+  if (header.u16(0) !== CAP_SPARSE_MMAP || areas === undefined) return undefined;
+  return rest + CAP_SPARSE_HEAD_BYTES + areas * CAP_AREA_BYTES;
+}
+
+function lastCapability(call: Call, device: VfioDevice, first: number): number | undefined {
+  for (let at = first; ; ) {
+    const header = find(call.memOut, add(call.arg, at), CAP_HEAD_BYTES);
+    if (header === undefined) return undefined;
+    if (header.u16(0) === REGION_CAP_MSIX_MAPPABLE) tellDriver(call.tx, device, 'pci', call.event.seq);
+    const next = header.u32(4);
+    if (next === 0) return at;
+    if (next <= at) return undefined;
+    at = next;
+  }
 }
 
 // ---- mtty --------------------------------------------------------------------------------------------------

@@ -83,6 +83,8 @@ const rows: readonly Row[] = [
     errno: 'EINVAL',
     run: (l, e) => set(asleep(l), e, [EVENTFD | TRIGGER, MSIX, 0, 1], 6),
   },
+  { rule: R.asleep, errno: 'EINVAL', run: (l, e) => set(asleep(l), e, [EVENTFD | TRIGGER, MSI, 0, 0]) },
+  { rule: R.noVectors, errno: 'ERANGE', run: (l, e) => set(asleep(l), e, [EVENTFD | TRIGGER, MSIX, 0, 0]) },
   {
     rule: R.argsz,
     errno: 'EINVAL',

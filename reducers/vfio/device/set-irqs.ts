@@ -182,8 +182,11 @@ function msiTrigger(call: Call, device: VfioDevice, request: IrqRequest): IrqOut
   if (enabled && count === 0 && request.data === IRQ_DATA_NONE) return becomes(irqs, { type: -1, vectors: 0 });
   if (!enabled && irqs.type !== -1) return fails(R.otherKind);
   if (request.data !== IRQ_DATA_EVENTFD) return enabled ? DONE : fails(R.notEnabled);
-  if (!enabled && start + count === 0) return fails(R.noVectors);
+  const empty = !enabled && start + count === 0;
+  // MSI-X looks at the number of vectors first, MSI at the power state.
+  if (empty && index === IRQ_MSIX) return fails(R.noVectors);
   if (!enabled && device.asleep) return fails(R.asleep);
+  if (empty) return fails(R.noVectors);
   const vectors = enabled ? irqs.vectors : start + count;
   const success = enabled ? DONE : becomes(irqs, { type: index, vectors });
   for (let i = 0; i < count; i++) {

@@ -1,5 +1,5 @@
 import { firstOverlap, type Interval } from '../../../core/interval.js';
-import { hex, lengthOf, add, sub } from '../../../core/u64.js';
+import { hex, lengthOf, add, sub, type U64, U64_MAX } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { MSI_WINDOW, SURELY_TRANSLATED } from '../../devices/pc-iommu.js';
 import { charge } from '../../memory/locked.js';
@@ -12,6 +12,7 @@ import { refuse, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer, VfioGroup } from '../state.js';
 import { MAP_WRITE } from '../uapi.js';
 import { mappingText } from './explain.js';
+import { type Width, widthOf } from './width.js';
 
 /**
  * A group with an IOMMU joins a container that has mappings (`vfio_iommu_type1_attach_group`).
@@ -30,6 +31,11 @@ export const JOIN_RULES = {
     id: 'set-container.reserved',
     errno: 'EINVAL',
     text: 'the container has a mapping where the group or its IOMMU reserves a range',
+  },
+  range: {
+    id: 'set-container.map',
+    errno: 'ERANGE',
+    text: 'the IOMMU cannot translate a mapping that was made when the container had none',
   },
   pin: {
     id: 'set-container.pin',
@@ -53,11 +59,13 @@ export function joinRefused(call: Call, container: VfioContainer, group: VfioGro
   if (highest === undefined) return false;
   const told = knownRanges(call.tx, [group.id]);
   const limited = physicalGroups(call.tx, container).length > 0 || (container.ranges ?? []).length > 0;
-  const aperture = told === null ? SURELY_TRANSLATED : (told[told.length - 1]?.last ?? SURELY_TRANSLATED);
-  if (highest.last > aperture) {
+  const { least, most } = told === null ? widthOf(call.tx, [group.id]) : endOf(told);
+  const beyond = most !== undefined && highest.last > most;
+  if (beyond || highest.last > least) {
     call.looked(mappingText(highest));
-    if (told !== null && limited) return refuse(call, R.aperture);
-    call.unknown(`what the IOMMU of group ${group.id} says to IOVA ${hex(highest.last)} is not in the recording`);
+    if (beyond && limited) return refuse(call, R.aperture);
+    if (!beyond)
+      call.unknown(`what the IOMMU of group ${group.id} says to IOVA ${hex(highest.last)} is not in the recording`);
   }
   for (const hole of told === null ? [MSI_WINDOW] : holesOf(told)) {
     const hit = firstOverlap(mappings, hole.start, hole.last);
@@ -65,7 +73,13 @@ export function joinRefused(call: Call, container: VfioContainer, group: VfioGro
     call.looked(mappingText(hit));
     return refuse(call, R.reserved);
   }
-  return pinRefused(call, container);
+  return pinRefused(call, container, most ?? U64_MAX);
+}
+
+/** Where an IOMMU ends that told its ranges. */
+function endOf(told: readonly Interval[]): Width {
+  const last = told[told.length - 1]?.last ?? SURELY_TRANSLATED;
+  return { least: last, most: last };
 }
 
 function holesOf(ranges: readonly Interval[]): Interval[] {
@@ -77,12 +91,21 @@ function holesOf(ranges: readonly Interval[]): Interval[] {
   return holes;
 }
 
-function pinRefused(call: Call, container: VfioContainer): boolean {
+/** Each mapping is pinned, as far as its pages lie together, and then mapped, piece by piece. */
+function pinRefused(call: Call, container: VfioContainer, end: U64): boolean {
   for (const mapping of container.mappings.values()) {
     if (mapping.pinned) continue;
     const { vaddr, last } = memoryOf(mapping);
     const request = { write: (mapping.flags & MAP_WRITE) !== 0, longterm: true, pfnmapOk: true };
     const answer = probePin(call.tx, mapping.space, vaddr, last, request);
+    const beyond = mapping.last > end;
+    if (beyond && (answer.kind === 'ok' || answer.at !== vaddr)) {
+      call.looked(mappingText(mapping));
+      // Where a later page cannot be pinned, it matters which pages lie together.
+      if (answer.kind === 'ok' || mapping.start > end) return refuse(call, R.range);
+      call.unknown(`${answer.why} (${hex(answer.at)}), and the IOMMU ends at ${hex(end)}`);
+      return false;
+    }
     if (answer.kind === 'ok') continue;
     call.looked(`${mappingText(mapping)}, ${hex(answer.at)}: ${answer.why}`);
     if (answer.kind === 'fault') return refuse(call, R.pin);

@@ -169,3 +169,16 @@ test('before a device is named, a mapping that no IOMMU would take shows that th
   }
   assert.is(new Lab().device().map(0, 0x1000, [[8, 0x1000, 8]]).verdict, 'diverge');
 });
+
+test('of addresses above 39 bits an answer tells for all of their width, for the same groups', () => {
+  const refused = new Lab().device();
+  assert.match(map(refused, 'EINVAL', 2 ** 40, 0x1000).unknown, /more than 39 bits/);
+  assert.is(map(refused, 'EINVAL', 2 ** 40 + 0x10_0000, 0x1000).rule, R.range.id);
+  assert.match(map(refused, 'EINVAL', 2 ** 39, 0x1000).unknown, /more than 39 bits/, 'fewer bits');
+  assert.is(map(refused, 'EINVAL', 2 ** 39 + 0x10_0000, 0x1000).rule, R.range.id);
+  const taken = new Lab().device();
+  assert.is(map(taken, '', 2 ** 46, 0x1000).verdict, 'learned');
+  assert.is(map(taken, '', 2 ** 45, 0x1000).verdict, 'match');
+  assert.is(map(taken, 'EFAULT', 2 ** 47, 0x1000, [8, 0x1000, 8]).verdict, 'match', 'checked before the memory');
+  assert.match(map(taken, 'EINVAL', 2 ** 48, 0x1000).unknown, /more than 39 bits/);
+});

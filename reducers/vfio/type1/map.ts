@@ -7,12 +7,14 @@ import { pinAdd, pinRemove } from '../../memory/pins.js';
 import type { Tx } from '../../tx.js';
 import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer } from '../containers.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
+import { physicalGroups } from '../membership.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse, refuseOverflow } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { MAP_READ, MAP_VADDR, MAP_WRITE } from '../uapi.js';
 import { MAP_MEMLOCK_RULE, MAP_PIN_RULE } from './pin-rule.js';
 import { judgePin, limitQuestion, STOPS } from './pinning.js';
+import { teachWidth, widthOf } from './width.js';
 
 /**
  * VFIO_IOMMU_MAP_DMA of type1 (vfio_iommu_type1.c, `vfio_iommu_type1_map_dma` and `vfio_dma_do_map`).
@@ -154,15 +156,26 @@ const RANGES_NOT_TOLD =
 function outsideRanges(call: Call, container: VfioContainer, iova: U64, last: U64): boolean {
   const answer = rangeAnswer(container, iova, last);
   if (answer === 'valid') return false;
-  if (answer === 'unknown') {
-    return !call.unknown(
-      `IOVA ${hex(last)} needs more than 39 bits, and no GET_INFO shows the valid IOVA ranges of the container`,
-    );
-  }
+  if (answer === 'unknown') return tooWide(call, container, iova, last);
   if (container.ranges !== null || !isNatureOpen(call.tx, container)) return refuse(call, R.range);
   if (call.failUnlessLearned(R.range.errno, R.range.id)) return true;
   learnEmulated(call, container);
   return false;
+}
+
+/** Of an address that not every machine translates, answers to others of its width tell. True: the call ends here. */
+function tooWide(call: Call, container: VfioContainer, iova: U64, last: U64): boolean {
+  const groups = physicalGroups(call.tx, container);
+  const { least, most } = widthOf(call.tx, groups);
+  if (last <= least) return false;
+  if (most !== undefined && last > most) return refuse(call, R.range);
+  const reason = `IOVA ${hex(last)} needs more than 39 bits, and no GET_INFO shows the valid IOVA ranges of the container`;
+  // A container without an IOMMU takes any address.
+  if (isNatureOpen(call.tx, container)) return !call.unknown(reason);
+  const part = call.partByFact(R.range.errno, reason);
+  const clear = part === 'has' || (part === 'lacks' && !bitmapTooLarge(container, iova, last));
+  if (clear) teachWidth(call, groups, last, part === 'has');
+  return part === 'lacks';
 }
 
 function bitmapTooLarge(container: VfioContainer, iova: U64, last: U64): boolean {
