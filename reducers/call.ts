@@ -299,6 +299,12 @@ export class Call {
     return true;
   }
 
+  /** The trial ends here, and all of it is taken back: what the handler changes from here on stays. */
+  abandonTrial(): void {
+    if (this.#before !== undefined) this.tx.rollBack(this.#before);
+    this.#before = undefined;
+  }
+
   /** Called by the dispatcher only, when the handler is done. */
   endTrial(): void {
     if (this.#before === undefined) return;

@@ -57,6 +57,11 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
     field: 'name',
     why: 'which group a device is not in: bound while that was open',
   },
+  {
+    pattern: 'vfio-device/*/shares-group',
+    field: 'ret',
+    why: 'that two devices are in one group: BIND or ATTACH is refused for the other one',
+  },
   { pattern: 'vfio-group/*/no-device/*', field: 'name', why: 'which devices a group has' },
   { pattern: 'vfio-cdev/*', field: 'cdev', why: 'seen in sysfs: which device a cdev belongs to' },
   { pattern: 'vfio-device/*/behind_iommu', field: 'pt_id', why: 'whether a cdev is mediated: it gives an IOAS back' },

@@ -8,7 +8,7 @@ import {
   DEVICE_ATTACH_IOMMUFD_PT,
   DEVICE_BIND_IOMMUFD,
   DEVICE_DETACH_IOMMUFD_PT,
-  DEVICE_PCI_HOT_RESET,
+  DEVICE_GET_PCI_HOT_RESET_INFO,
   GROUP_GET_DEVICE_FD,
   GROUP_SET_CONTAINER,
 } from './uapi.js';
@@ -38,7 +38,7 @@ const typeOf = (lab: Lab, id: number) => [...lab.world.iommufds.values()][0]?.ob
 
 function mediated(lab: Lab): Lab {
   bound(lab);
-  assert.is(lab.ioctl(4, DEVICE_PCI_HOT_RESET, { in: struct(12), errno: 'ENOTTY' }).verdict, 'unknown');
+  assert.is(lab.ioctl(4, DEVICE_GET_PCI_HOT_RESET_INFO, { in: struct(12), errno: 'ENOTTY' }).verdict, 'unknown');
   assert.is(lab.world.devices.get('vfio0')?.driver, 'mdev');
   return lab;
 }

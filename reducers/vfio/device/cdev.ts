@@ -7,11 +7,20 @@ import {
   bindDevice,
   bindRefusal,
   detachDevice,
+  isAttached,
   predictDeviceId,
   replaceDevice,
 } from '../../iommufd/attach.js';
 import { lacksPageRequests, takesPasids } from '../../iommufd/attach-real.js';
-import { contextOf, deviceOf as deviceObject, markContextUnknown, objectOf, shownId } from '../../iommufd/context.js';
+import {
+  contextOf,
+  deviceOf as deviceObject,
+  markContextUnknown,
+  objectOf,
+  patchObject,
+  shownId,
+  typedObject,
+} from '../../iommufd/context.js';
 import { predictRefusal } from '../../iommufd/refuse.js';
 import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
@@ -32,6 +41,7 @@ import { type Rule, refuse } from '../rules.js';
 import type { VfioDevice } from '../state.js';
 import { USER_PTR_MAX } from '../uapi.js';
 import { GROUP_BLOCK_RULES, groupBlocks, keepBlockFree, openThroughGroup } from './group-block.js';
+import { groupName, sharedGroupShows } from './shared-group.js';
 
 /**
  * The device's own character device with an iommufd (drivers/vfio/device_cdev.c).
@@ -130,6 +140,8 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   const mediated = isMediated(device);
   const refused = mediated ? undefined : bindRefusal(tx, contextId, owner);
   if (refused !== undefined && predictRefusal(call, refused)) return;
+  const ownsDma = (other: VfioDevice): boolean => other.iommufd !== contextId && isBehindIommu(tx, other);
+  if (!mediated && sharedGroupShows(call, device, NOT_OWNER_ERRNO, ownsDma)) return;
   if (!call.succeed('bind.ok')) return;
   const next = predictDeviceId(tx, contextId);
   const since = contextOf(tx, contextId).unknownSince;
@@ -144,9 +156,10 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   giveAccess(call, device, contextId, bindDevice(tx, contextId, device.name, call.event.seq, owner, id));
 }
 
-/** What devices of one group have in common, where the group is known. */
-function groupName(tx: Tx, device: VfioDevice): string {
-  return tx.world.groups.get(device.group)?.path ?? device.name;
+const NOT_OWNER_ERRNO = 'EPERM';
+
+function isBehindIommu(tx: Tx, { iommufd, devid }: VfioDevice): boolean {
+  return tx.world.iommufds.has(iommufd) && typedObject(tx, iommufd, devid, 'device') !== undefined;
 }
 
 function giveAccess(call: Call, device: VfioDevice, iommufd: number, devid: number): void {
@@ -232,7 +245,24 @@ function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): vo
   }
   if (pasid > MAX_PASID && refuse(call, R.pasidTooHigh)) return;
   const result = attachDevice(tx, iommufd, devid, ptId, seq, rid);
+  if (!('errno' in result && result.errno === OTHER_HWPT_ERRNO) && groupIsElsewhere(call, device, rid)) return;
   if (happens(call, device, rid, result)) keepAttached(tx, device, pasid);
+}
+
+const OTHER_HWPT_ERRNO = 'EINVAL';
+
+/** Whether the attach fails because a device of the same group, as it shows, is attached to another HWPT. */
+function groupIsElsewhere(call: Call, device: VfioDevice, pasid: number): boolean {
+  const { tx } = call;
+  const { iommufd, devid } = device;
+  const isAttachedHere = (other: VfioDevice): boolean =>
+    other.iommufd === iommufd && isBehindIommu(tx, other) && isAttached(tx, iommufd, other.devid, pasid);
+  if (!sharedGroupShows(call, device, OTHER_HWPT_ERRNO, isAttachedHere)) return false;
+  const object = deviceObject(tx, iommufd, devid);
+  const group = groupName(tx, device);
+  const free = !device.attached && device.pasids.length === 0;
+  if (free && group !== object.group) patchObject(tx, iommufd, object, { group });
+  return true;
 }
 
 /** Predicts what became of an attach; true when the recording shows that the device has moved so. */

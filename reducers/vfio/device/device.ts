@@ -122,14 +122,18 @@ function otherCommand(call: Call, device: VfioDevice, command: number): boolean 
   ];
   if (!theirs.includes(command)) return false;
   call.unknown('the driver of the device is not known');
-  if (PCI_ONLY.includes(command)) pciShows(call, device);
+  if (PCI_ONLY.includes(command)) pciShows(call, device, command);
   return true;
 }
 
-/** Only vfio-pci has these commands: whatever it answers but ENOTTY shows it. Only after a prediction. */
-function pciShows(call: Call, device: VfioDevice): void {
+/**
+ * Only vfio-pci has these commands: whatever it answers but ENOTTY shows it. A hot reset says ENOTTY also of a bus that did not
+ * come back from it. Only after a prediction.
+ */
+function pciShows(call: Call, device: VfioDevice, command: number): void {
   if (call.recordedRet === null || call.recordedErrno === 'EFAULT') return;
-  tellDriver(call.tx, device, call.recordedErrno === 'ENOTTY' ? 'mdev' : 'pci', call.event.seq);
+  if (call.recordedErrno !== 'ENOTTY') tellDriver(call.tx, device, 'pci', call.event.seq);
+  else if (command !== DEVICE_PCI_HOT_RESET) tellDriver(call.tx, device, 'mdev', call.event.seq);
 }
 
 const PCI_ONLY: readonly number[] = [DEVICE_GET_PCI_HOT_RESET_INFO, DEVICE_PCI_HOT_RESET];

@@ -81,6 +81,17 @@ test('a device that is alone on its bus is told and reset as one', () => {
   assert.is(info(lab, '', 20, own).verdict, 'match');
   assert.is(info(lab, '', 20, [...own, [12, 8]]).verdict, 'diverge');
   assert.is(reset(lab, '', [8, 1], [12, 4]).verdict, 'match');
+  assert.match(reset(lab, 'ENOTTY', [8, 1], [12, 4]).unknown, /in time/);
+});
+
+test('of a device whose driver is not known a hot reset that the bus did not survive tells nothing', () => {
+  const lab = new Lab();
+  lab.foundOpen(5, 'anon_inode:[vfio-device]');
+  const driver = () => [...lab.world.devices.values()][0]?.driver;
+  reset(lab, 'ENOTTY', [8, 1], [12, 4]);
+  assert.is(driver(), 'unknown');
+  info(lab, 'ENOTTY', 12);
+  assert.is(driver(), 'mdev');
 });
 
 test('what shares the bus is learned, and whether all of it is bound to VFIO stays unknown', () => {
