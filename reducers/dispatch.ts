@@ -9,6 +9,7 @@ import { identifyFile, putPagesRefs } from './files/open-files.js';
 import { processOf } from './files/processes.js';
 import { reduceFiles } from './files/reduce.js';
 import type { FileKind, OpenFile, Process } from './files/state.js';
+import { fileWritten } from './hmm/file-calls.js';
 import { threadWentOn } from './hmm/notified.js';
 import { pagesAfter, pagesBefore } from './hmm/reduce.js';
 import { enterCall, keepBefore, keepBeforeIoctl, leaveCall } from './in-flight.js';
@@ -66,10 +67,11 @@ export class Reducer {
       }
       case 'io':
         reduceFiles(tx, event, this.#families);
+        fileWritten(tx, event, this.#families);
         followFaultInjection(tx, event);
         return this.#io(tx, event);
       default: {
-        const space = pagesBefore(tx, event);
+        const space = pagesBefore(tx, event, this.#families);
         if (!reduceMemory(tx, event, this.#families)) reduceFiles(tx, event, this.#families);
         pagesAfter(tx, event, space, this.#families);
         return undefined;

@@ -1,8 +1,12 @@
 import type { IoEvent, OtherEvent } from '../../core/event.js';
-import { add, max, parseU64, type U64 } from '../../core/u64.js';
+import type { Interval } from '../../core/interval.js';
+import { add, alignDown, alignUp, max, parseU64, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Families } from '../family.js';
 import type { Tx } from '../tx.js';
 import { fileOfFd, processOf } from './fds.js';
+import type { OpenFile } from './state.js';
+
+const PAGE_BYTES = 4096;
 
 /**
  * How long a memory file is, as far as the recording tells: nothing after memfd_create, then what ftruncate
@@ -33,11 +37,36 @@ function written(tx: Tx, event: IoEvent, families: Families): void {
 function resized(tx: Tx, event: OtherEvent, families: Families): void {
   const parts = ARGUMENTS.exec(event.text);
   if (parts === null) return;
-  const fd = Number(parts[1]);
-  const file = fileOfFd(tx, processOf(tx, event), fd, annotationOf(event.text), event, families);
+  const file = resizedFile(tx, event, families);
   if (file === undefined) return;
   const sizeBytes = newSize(event.call, file.sizeBytes, (parts[2] ?? '').split(', '));
   tx.world.files.set(file.id, Object.freeze({ ...file, sizeBytes }));
+}
+
+/** The file that ftruncate or fallocate is about. */
+export function resizedFile(tx: Tx, event: OtherEvent, families: Families): OpenFile | undefined {
+  const fd = ARGUMENTS.exec(event.text)?.[1];
+  if (fd === undefined) return undefined;
+  return fileOfFd(tx, processOf(tx, event), Number(fd), annotationOf(event.text), event, families);
+}
+
+/**
+ * What a call takes out of a memory file, as offsets: what ftruncate cuts off, with the copies that were made of it, or whole pages
+ * that fallocate punches out. Undefined where it takes nothing, or does not say what.
+ */
+export function takenPart({ call, text }: OtherEvent): (Interval & { readonly evenCopies: boolean }) | undefined {
+  const [, , rest = ''] = ARGUMENTS.exec(text) ?? [];
+  const [first = '', offset = '', length = ''] = rest.split(', ');
+  if (call !== 'fallocate') {
+    const size = parseU64(first);
+    return size === undefined ? undefined : { start: alignUp(size, PAGE_BYTES), last: U64_MAX, evenCopies: true };
+  }
+  const from = parseU64(offset);
+  const count = parseU64(length);
+  if (!first.includes('PUNCH_HOLE') || from === undefined || count === undefined) return undefined;
+  const start = alignUp(from, PAGE_BYTES);
+  const end = alignDown(add(from, count), PAGE_BYTES);
+  return end > start ? { start, last: sub(end, 1), evenCopies: false } : undefined;
 }
 
 function newSize(call: string, before: U64 | null, rest: readonly string[]): U64 | null {

@@ -2,14 +2,14 @@ import { firstGap, type Interval } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
 import { PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
-import { VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { type Machine, NOTIFY_EXCLUSIVE, type WorkMirror } from './machine.js';
 import { migrateToDevice, migrateToSystem } from './migrate.js';
 import { entriesIn, firstBare, firstRefused, putEntries } from './mirror-table.js';
 import { type HmmPfns, hmmRangeFault } from './range-fault.js';
 import { splitEntries } from './sharing.js';
 import { isPrivateDevice, type MirrorPte } from './state.js';
-import { touch } from './touch.js';
+import { type FaultErrno, touch } from './touch.js';
 
 /**
  * The commands of dmirror on a machine (lib/test_hmm.c): what they change, and what they answer. They know nothing of
@@ -116,7 +116,11 @@ function fault(machine: Machine, mirror: WorkMirror, start: U64, last: U64, writ
     const end = min(last, add(at, STEP_BYTES - 1));
     const request = { start: at, last: end, fault: true, write, owner };
     const view = { vmas: machine.space.vmas, runs: machine.runs };
-    const answer = hmmRangeFault(view, request, (vma, from, to, forWrite) => touch(machine, vma, from, to, forWrite));
+    const answer = hmmRangeFault(
+      view,
+      request,
+      (vma, from, to, forWrite) => touch(machine, vma, from, to, forWrite) === '',
+    );
     if (answer.errno !== '') return answer.errno;
     for (const pfns of answer.pfns) {
       // Own device-private memory is reported without the right to write that was asked for.
@@ -176,22 +180,38 @@ function exclusive(machine: Machine, mirror: WorkMirror, range: Range): Outcome 
   let at = range.start;
   for (;;) {
     const vma = machine.vmaAt(at);
-    if (vma === undefined || (vma.prot & PROT_WRITE) === 0 || vma.traits & (VMA_PFNMAP | VMA_GUARD))
+    if (vma === undefined || (vma.prot & PROT_WRITE) === 0 || vma.traits & VMA_PFNMAP)
       return failed('EFAULT', 'exclusive.pages');
     const end = min(vma.last, range.last);
     if (vma.traits & VMA_HUGETLB || vma.flags & MAP_SHARED) {
       // The page is faulted in before it is looked at.
-      const there = touch(machine, vma, at, add(at, PAGE_BYTES - 1), true);
-      return there ? failed('EOPNOTSUPP', 'exclusive.anonymous') : failed('EFAULT', 'exclusive.pages');
+      const errno = touch(machine, vma, at, add(at, PAGE_BYTES - 1), true);
+      return errno === '' ? failed('EOPNOTSUPP', 'exclusive.anonymous') : refusedPage(errno);
     }
     // What one entry maps is split, before it is faulted in and after (FOLL_SPLIT_PMD).
     splitEntries(machine, at, end);
-    if (!touch(machine, vma, at, end, true)) return failed('EFAULT', 'exclusive.pages');
-    splitEntries(machine, at, end);
-    takeFromCpu(machine, mirror, at, end);
+    const errno = touch(machine, vma, at, end, true);
+    const ready = errno === '' ? end : sub(firstNotReady(machine, at, end), 1);
+    if (ready >= at) {
+      splitEntries(machine, at, ready);
+      takeFromCpu(machine, mirror, at, ready);
+    }
+    if (errno !== '') return refusedPage(errno);
     if (end >= range.last) return readBack(mirror, range, 'exclusive');
     at = add(end, 1);
   }
+}
+
+function refusedPage(errno: FaultErrno): Outcome {
+  return failed(errno, errno === 'ENOMEM' ? 'exclusive.alloc' : 'exclusive.pages');
+}
+
+/** The first page of a range that a write fault did not make ready. */
+function firstNotReady(machine: Machine, start: U64, last: U64): U64 {
+  const found = pieces(machine.runs, start, last).find(
+    ({ pte }) => pte === undefined || !pte.write || (pte.kind !== 'anon' && pte.kind !== 'coherent'),
+  );
+  return found?.start ?? start;
 }
 
 function takeFromCpu(machine: Machine, mirror: WorkMirror, start: U64, last: U64): void {

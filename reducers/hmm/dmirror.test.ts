@@ -67,6 +67,16 @@ const ROWS: readonly Row[] = [
   { rule: 'migrate-to-sys.vma', errno: 'EINVAL', nr: TO_SYS, struct: command(HOLE, 1) },
   { rule: 'exclusive.pages', errno: 'EFAULT', nr: EXCLUSIVE, struct: command(HOLE, 1) },
   { rule: 'exclusive.pages', errno: 'EFAULT', nr: EXCLUSIVE, struct: FIRST, before: prot(MEMORY, 1, 1) },
+  {
+    rule: 'exclusive.alloc',
+    errno: 'ENOMEM',
+    nr: EXCLUSIVE,
+    struct: command(MEMORY, 3),
+    before: (lab) => {
+      lab.ask(0, TO_DEV, command(MEMORY + PAGE, 2));
+      lab.ask(0, FLAGS, FIRST);
+    },
+  },
   { rule: 'exclusive.anonymous', errno: 'EOPNOTSUPP', nr: EXCLUSIVE, struct: FIRST, before: mapShared },
   {
     rule: 'migrate-to-sys.alloc',
@@ -282,4 +292,15 @@ test('mprotect of a part of a huge page leaves small ones', () => {
   assert.equal(new Set(lab.snapshot(0, HUGE, 16)), new Set([6]));
   for (const prot of [1, 3]) lab.feed(ev('mprotect', { addr: HUGE, lengthBytes: 4 * PAGE, prot }));
   assert.equal(new Set(lab.snapshot(0, HUGE, 16)), new Set([2]));
+});
+
+test('pages before the one that exclusive access fails at stay exclusive', () => {
+  const lab = new Lab();
+  lab.populate(MEMORY, 3, true);
+  lab.ask(0, TO_DEV, command(MEMORY + PAGE, 2));
+  lab.ask(0, FLAGS, FIRST);
+  assert.is(lab.ask(0, EXCLUSIVE, command(MEMORY, 3), 'ENOMEM').verdict, 'match');
+  assert.equal(lab.snapshot(0, MEMORY, 3), [0, 0x22, 0x22]);
+  assert.is(lab.ask(0, CHECK_EXCLUSIVE, FIRST, 'EPERM').verdict, 'match');
+  assert.is(lab.ask(0, CHECK_EXCLUSIVE, command(MEMORY + PAGE, 2)).verdict, 'match');
 });

@@ -74,7 +74,7 @@ test('mirrors hear of the whole block when its entry or its page is split', () =
   for (const [name, write, what] of rows) assert.is(tells(withBlocks(write), what), 1, name);
   const nothing: typeof rows = [
     ['mprotect of all', true, (lab) => lab.feed(ev('mprotect', { addr: AT, lengthBytes: 2 * BLOCK, prot: 3 }))],
-    ['the same advice again', true, (lab) => lab.feed(ev('madvise', { addr: AT, lengthBytes: PAGE, advice: 16 }))],
+    ['advice for how to read', true, (lab) => lab.feed(ev('madvise', { addr: AT, lengthBytes: PAGE, advice: 3 }))],
     ['small memory', true, (lab) => lab.feed(ev('munmap', { addr: AT + BLOCK, lengthBytes: PAGE }))],
   ];
   for (const [name, write, what] of nothing) assert.is(tells(withBlocks(write), what), 0, name);

@@ -1,11 +1,11 @@
-import { firstOverlap, type Interval, type RangeMap } from '../../core/interval.js';
+import { firstOverlap, type Interval, overlapping, type RangeMap, rangeAt } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
-import { add, alignDown, alignUp, max, sub, type U64, U64_MAX } from '../../core/u64.js';
+import { add, alignDown, alignUp, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import { fileKey } from '../memory/identity.js';
 import { clearRuns, type DataRun, PAGE_BYTES, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
 import { backingOf } from '../memory/substance.js';
-import { type AddressSpace, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { type AddressSpace, VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { mergedVma } from './merged.js';
 import { dropEntries } from './mirror-table.js';
@@ -210,6 +210,26 @@ export class Machine {
     if (vma.traits & (VMA_HUGETLB | VMA_PFNMAP)) return '';
     if (vma.file === 0) return vma.flags & MAP_SHARED ? `shared:${vma.since}` : '';
     return this.#tx.world.files.get(vma.file)?.kind === 'dmirror' ? '' : fileKey(this.#tx, vma.file);
+  }
+
+  /** The first guard page of a range. */
+  guardIn(start: U64, last: U64): U64 | undefined {
+    const guard = overlapping(this.space.vmas, start, last).find(({ traits }) => traits & VMA_GUARD);
+    return guard === undefined ? undefined : max(guard.start, start);
+  }
+
+  /** The parts of a range, all within a mapping, that are no guard pages. */
+  unguarded(vma: Vma, part: Interval): readonly Interval[] {
+    if ((vma.traits & VMA_GUARD) === 0) return [part];
+    return overlapping(this.space.vmas, part.start, part.last)
+      .filter(({ traits }) => (traits & VMA_GUARD) === 0)
+      .map(({ start, last }) => ({ start: max(start, part.start), last: min(last, part.last) }));
+  }
+
+  /** Whether the memory at an address is locked, as far as calls tell. */
+  isLocked(address: U64): boolean {
+    const locked = this.#tx.world.spaceLocked.get(this.space.id)?.ranges;
+    return locked !== undefined && locked.size > 0 && rangeAt(locked, address) !== undefined;
   }
 
   /** Whether the pages of a mapping are kept by memory alone, so that nobody wants to know of the first write. */

@@ -2,7 +2,7 @@ import type { Interval } from '../../core/interval.js';
 import { add, min, sub, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
 import { newPte, PAGE_BYTES, type Pte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
-import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { holdNothing } from './contents.js';
 import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE, type WorkMirror } from './machine.js';
 import { dropEntries, putEntries } from './mirror-table.js';
@@ -99,9 +99,13 @@ function takeForDevice(machine: Machine, vma: Vma, at: U64, end: U64): readonly 
   if (first.pte !== undefined && hugeBlock(first.pte, at) !== undefined) {
     if (whole && isTakenWhole(first.pte)) return [{ ...first, whole: true }];
     if (first.pte.kind === 'anon') splitPage(machine, first.pte, at);
-  } else if (whole && first.pte === undefined && first.last === end)
+  } else if (whole && first.pte === undefined && first.last === end && !hasGuard(machine, vma, first))
     return isPrivateAnonymous(vma) ? [{ ...first, whole: true }] : [];
   return takeSmall(machine, vma, at, end);
+}
+
+function hasGuard(machine: Machine, vma: Vma, { start, last }: Interval): boolean {
+  return (vma.traits & VMA_GUARD) !== 0 && machine.guardIn(start, last) !== undefined;
 }
 
 function isTakenWhole(pte: Pte): boolean {
@@ -118,7 +122,8 @@ function takeSmall(machine: Machine, vma: Vma, from: U64, to: U64): readonly Tak
     }
     const kind = piece.pte?.kind;
     const isPlace = kind === undefined || kind === 'zero';
-    if (isPlace ? isPrivateAnonymous(vma) : kind === 'anon' || kind === 'file') taken.push({ ...piece, whole: false });
+    if (isPlace ? isPrivateAnonymous(vma) : kind === 'anon' || kind === 'file')
+      for (const part of machine.unguarded(vma, piece)) taken.push({ pte: piece.pte, ...part, whole: false });
     if (piece.last >= to) return taken;
     at = add(piece.last, 1);
   }

@@ -143,3 +143,68 @@ test('what a trial reads in is not in memory for that', () => {
   const [single, batch] = lab.hashes();
   assert.is(batch, single);
 });
+
+// ---- calls on the file -----------------------------------------------------------------------------------
+
+function other(lab: Lab, call: string, rest: string): void {
+  lab.feed(ev('other', { call, text: `20</memfd:m>(deleted), ${rest}` }));
+}
+
+test('what is written to a file is in memory, and mapped with its neighbours', () => {
+  const lab = withFile();
+  lab.feed(ev('io', { call: 'pwrite64', fd: 20, offset: 2 * PAGE + 100, lengthBytes: 2 * PAGE, ret: 2 * PAGE }));
+  lab.feed(ev('io', { call: 'pread64', fd: 20, offset: 8 * PAGE, lengthBytes: PAGE, ret: PAGE }));
+  other(lab, 'fallocate', `0, ${10 * PAGE}, ${PAGE}`);
+  lab.ask(0, READ, command(SHARED, 1));
+  assert.equal(lab.snapshot(0, SHARED, 12), [2, 0, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
+});
+
+test('a file that is cut takes its pages from all who map them, with the copies', () => {
+  const lab = withFile();
+  lab.ask(0, WRITE, command(SHARED, 3));
+  lab.ask(0, WRITE, command(PRIVATE, 3));
+  lab.ask(0, TO_DEV, command(at(PRIVATE, 2), 1));
+  lab.ask(1, READ, command(SHARED, 3));
+  other(lab, 'ftruncate', `${PAGE + 1}`);
+  assert.equal(lab.snapshot(0, SHARED, 4), [2, 2, 0, 0]);
+  assert.equal(lab.snapshot(0, PRIVATE, 4), [2, 2, 0, 0]);
+  assert.is(lab.ask(1, READ, command(SHARED, 2)).faults, 0);
+  assert.is(lab.ask(1, READ, command(SHARED, 3), 'EFAULT').verdict, 'match');
+  other(lab, 'ftruncate', `${PAGES * PAGE}`);
+  assert.is(lab.ask(1, READ, command(SHARED, 3)).faults, 1);
+  assert.equal(lab.snapshot(0, SHARED, 4), [2, 2, 2, 0], 'page 2 is new');
+});
+
+test('a hole takes whole pages of a file, and leaves the copies', () => {
+  const lab = withFile();
+  lab.ask(0, WRITE, command(SHARED, 4));
+  lab.ask(0, WRITE, command(PRIVATE, 4));
+  other(lab, 'fallocate', `FALLOC_FL_KEEP_SIZE|FALLOC_FL_PUNCH_HOLE, 100, ${3 * PAGE}`);
+  assert.equal(lab.snapshot(0, SHARED, 4), [2, 0, 0, 2]);
+  assert.equal(lab.snapshot(0, PRIVATE, 4), [2, 2, 2, 2]);
+  lab.ask(0, READ, command(at(SHARED, 5), 1));
+  assert.equal(lab.snapshot(0, SHARED, 6), [2, 0, 0, 2, 0, 2], 'they are not in memory any more');
+  other(lab, 'fallocate', `FALLOC_FL_KEEP_SIZE|FALLOC_FL_PUNCH_HOLE, 100, ${PAGE}`);
+  assert.equal(lab.snapshot(0, SHARED, 1), [2], 'less than a page');
+});
+
+test('a file is cut in every process that maps it', () => {
+  const lab = withFile();
+  lab.ask(0, WRITE, command(SHARED, 2));
+  lab.feed(ev('fork', { ret: 77 }));
+  const child = { tid: 77, pid: 77 };
+  lab.feed(ev('madvise', { ...child, addr: SHARED, lengthBytes: 2 * PAGE, advice: 23 }));
+  lab.feed(ev('other', { ...child, call: 'ftruncate', text: `20</memfd:m>(deleted), ${PAGE}` }));
+  assert.equal(lab.snapshot(0, SHARED, 2), [2, 0]);
+  lab.feed(ev('exit', child));
+  assert.equal(lab.snapshot(0, SHARED, 2), [2, 0]);
+});
+
+test('a read behind the end of a file fails, and maps the neighbours nonetheless', () => {
+  const lab = withFile();
+  lab.ask(0, WRITE, command(at(SHARED, 0), 3));
+  lab.feed(ev('madvise', { addr: SHARED, lengthBytes: 3 * PAGE, advice: 4 }));
+  other(lab, 'ftruncate', `${4 * PAGE}`);
+  assert.is(lab.ask(0, READ, command(at(SHARED, 6), 1), 'EFAULT').verdict, 'match');
+  assert.equal(lab.snapshot(0, SHARED, 5), [2, 2, 2, 0, 0]);
+});

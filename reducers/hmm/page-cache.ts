@@ -1,7 +1,7 @@
 import { carve, type Interval, overlapping, put, rangeAt } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { newPte, PAGE_BYTES, pieces, setRun } from '../memory/pagetable.js';
+import { newPte, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import type { Vma } from '../memory/state.js';
 import { hold, UNKNOWN_DATA } from './contents.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
@@ -14,7 +14,8 @@ import { blockAround } from './sharing.js';
  * A fault brings its page into the page cache, whatever the mapping. A read also maps what the cache holds around it: the
  * window of 64 KiB that the address lies in, as far as the mapping reaches, where nothing is mapped yet. In a shared, writable
  * mapping of memory (shmem, memfd) every entry is writable from the start; where a disk stands behind, the first write
- * takes a fault of its own. A write to a private mapping makes a copy, and maps that alone.
+ * takes a fault of its own. A write to a private mapping makes a copy, and maps that alone. A read behind the end of the file fails,
+ * and maps its neighbours nonetheless.
  */
 const WINDOW_BYTES = 16 * PAGE_BYTES;
 
@@ -28,6 +29,9 @@ export function fillFromFile(machine: Machine, vma: Vma, hole: Interval, write: 
   const end = machine.fileLast(vma);
   if (end !== undefined && end < hole.last) {
     if (end >= hole.start) fillFromFile(machine, vma, { start: hole.start, last: end }, write);
+    // Neighbours are mapped before the page itself is looked for.
+    const beyond = max(add(end, 1), hole.start);
+    if (!write) mapAround(machine, vma, machine.fileKey(vma), { start: beyond, last: beyond });
     return false;
   }
   const key = machine.fileKey(vma);
@@ -39,13 +43,21 @@ export function fillFromFile(machine: Machine, vma: Vma, hole: Interval, write: 
     setRun(machine.runs, hole.start, hole.last, newPte(shared ? 'file' : 'anon', since, { write }));
     return true;
   }
-  const pte = newPte('file', since, { write: isWritableAtOnce(machine, vma) });
-  setRun(machine.runs, hole.start, hole.last, pte);
-  for (const part of around(vma, hole))
+  setRun(machine.runs, hole.start, hole.last, readPte(machine, vma));
+  mapAround(machine, vma, key, hole);
+  return true;
+}
+
+function readPte(machine: Machine, vma: Vma): Pte {
+  return newPte('file', machine.seq, { write: isWritableAtOnce(machine, vma) });
+}
+
+/** Maps what the cache holds around pages that are read. */
+function mapAround(machine: Machine, vma: Vma, key: string, read: Interval): void {
+  for (const part of around(vma, read))
     for (const cached of cachedIn(machine, vma, key, part))
       for (const piece of pieces(machine.runs, cached.start, cached.last))
-        if (piece.pte === undefined) setRun(machine.runs, piece.start, piece.last, pte);
-  return true;
+        if (piece.pte === undefined) setRun(machine.runs, piece.start, piece.last, readPte(machine, vma));
 }
 
 /** What the windows of a range's ends hold beside it. */
@@ -103,9 +115,9 @@ interface View extends Interval {
 }
 
 /** Everybody who maps a part of a file, in the order of the kernel's tree (`i_mmap`). O(number of their mappings). */
-function viewsOf(machine: Machine, key: string, { start, last }: Interval): View[] {
+function viewsOf(machines: readonly Machine[], key: string, { start, last }: Interval): View[] {
   const found: View[] = [];
-  for (const of of [machine, ...machine.kin()]) {
+  for (const of of machines) {
     for (const vma of of.vmasIn(0, U64_MAX)) {
       if ((vma.file === 0 && (vma.flags & MAP_SHARED) === 0) || of.fileKey(vma) !== key) continue;
       const theirs = offsetsOf(vma, vma);
@@ -139,7 +151,7 @@ function inTree(a: View, b: View): number {
 export function tellMappers(machine: Machine, vma: Vma, part: Interval): void {
   const key = machine.fileKey(vma);
   const offsets = offsetsOf(vma, part);
-  const views = key === '' ? [] : viewsOf(machine, key, offsets);
+  const views = key === '' ? [] : viewsOf([machine, ...machine.kin()], key, offsets);
   if (views.length < 2) return;
   for (let offset = offsets.start; offset <= offsets.last; offset = add(offset, PAGE_BYTES)) {
     const own = add(part.start, sub(offset, offsets.start));
@@ -154,15 +166,23 @@ export function tellMappers(machine: Machine, vma: Vma, part: Interval): void {
   }
 }
 
-/** Pages are taken out of a file (`shmem_fallocate`): whoever maps them loses them, copies of them stay. */
+/** MADV_REMOVE: pages are taken out of a file (`shmem_fallocate`). */
 export function removePages(machine: Machine, vma: Vma, part: Interval): void {
   const key = machine.fileKey(vma);
   if (key === '') return;
   const offsets = offsetsOf(vma, part);
-  for (const view of viewsOf(machine, key, offsets)) {
+  unmapFile([machine, ...machine.kin()], key, offsets, false);
+  carve(machine.cacheToWrite(key), offsets.start, offsets.last, trim);
+}
+
+/**
+ * Pages of a file are taken from whoever maps them (`unmap_mapping_range`), with the copies that private mappings made of
+ * them when the file is cut, else without.
+ */
+export function unmapFile(machines: readonly Machine[], key: string, offsets: Interval, evenCopies: boolean): void {
+  for (const view of viewsOf(machines, key, offsets)) {
     view.machine.invalidate(NOTIFY_CLEAR, view.start, view.last);
     for (const piece of pieces(view.machine.runs, view.start, view.last))
-      if (piece.pte?.kind === 'file') view.machine.clear(piece.start, piece.last);
+      if (evenCopies || piece.pte?.kind === 'file') view.machine.clear(piece.start, piece.last);
   }
-  carve(machine.cacheToWrite(key), offsets.start, offsets.last, trim);
 }

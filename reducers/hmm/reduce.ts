@@ -3,22 +3,16 @@ import type { Interval } from '../../core/interval.js';
 import type { Families } from '../family.js';
 import { knownProcessOf } from '../files/processes.js';
 import type { Process } from '../files/state.js';
-import { lastOfPages } from '../memory/flags.js';
+import { lastOfPages, MADV_POPULATE_READ, MADV_POPULATE_WRITE } from '../memory/flags.js';
 import { noteChange, raiseKnowledge, settleChanges } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
 import type { World } from '../world.js';
 import { followMirror } from './driver-mirror.js';
+import { fileCut, mayCutFile } from './file-calls.js';
 import { followFault, followInvalidation, settleDeferred } from './kernel-events.js';
 import { Machine } from './machine.js';
 import { threadWentOn } from './notified.js';
-import {
-  callChangesPages,
-  MADV_POPULATE_READ,
-  MADV_POPULATE_WRITE,
-  mappingFills,
-  mayFill,
-  takesPages,
-} from './space-calls.js';
+import { callChangesPages, mappingFills, mayFill, takesPages } from './space-calls.js';
 import { dropPages, forkPages } from './space-life.js';
 
 /**
@@ -48,7 +42,8 @@ function insideCall({ kind }: Event): boolean {
 }
 
 /** The space that an event acts in, as it was before; 0 where no page table is concerned. */
-export function pagesBefore(tx: Tx, event: Event): number {
+export function pagesBefore(tx: Tx, event: Event, families: Families): number {
+  if (event.kind === 'other' && mayCutFile(event)) fileCut(tx, event, families);
   if (event.kind === 'madvise' && (event.advice === MADV_POPULATE_READ || event.advice === MADV_POPULATE_WRITE)) {
     const caller = callerOf(tx.world, event);
     if (caller !== undefined && event.ret !== null) raiseKnowledge(tx, caller.space, 'calls');
@@ -64,6 +59,7 @@ export function pagesBefore(tx: Tx, event: Event): number {
     case 'mprotect':
     case 'mremap':
     case 'madvise':
+    case 'mlock':
     case 'brk': {
       if (tx.world.deferred.size > 0) settleDeferred(tx, event.tid, -1, event.seq);
       const machine = Machine.of(tx, space, event.seq);

@@ -37,6 +37,11 @@ export const DMIRROR_RULES: readonly Rule[] = [
   },
   { id: 'migrate-to-sys.alloc', errno: 'ENOMEM', text: 'the allocation that FAIL_ALLOC makes fail' },
   { id: 'exclusive.pages', errno: 'EFAULT', text: 'a page is not mapped, or not writable' },
+  {
+    id: 'exclusive.alloc',
+    errno: 'ENOMEM',
+    text: 'a page of a device cannot come back: the allocation that FAIL_ALLOC makes fail',
+  },
   { id: 'exclusive.anonymous', errno: 'EOPNOTSUPP', text: 'a page is not anonymous, or of hugetlbfs' },
   { id: 'exclusive.read-back', errno: 'ENOENT', text: 'the device has no entry for a page of the range' },
   { id: 'check-exclusive.atomic', errno: 'EPERM', text: 'the device holds a page of the range exclusively' },

@@ -1,6 +1,6 @@
 import { type Interval, overlapping } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
-import { HUGE_BYTES, hugePart, newPte, type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
+import { HUGE_BYTES, hugePart, newPte, type Pte, type PteRun, pieceAt, pieces, setRun } from '../memory/pagetable.js';
 import { heldIn } from './contents.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
 
@@ -179,6 +179,41 @@ function afterSplit({ machine, pte }: Sharer, upto: number): Pte {
   if (upto === 0 && machine.knowledge === 'calls' && pte.kind !== 'private') return newPte('zero', machine.seq);
   const small = { ...pte, huge: false, large: false };
   return pte.kind === 'exclusive' ? { ...small, kind: pte.device >= 0 ? 'coherent' : 'anon', write: false } : small;
+}
+
+/**
+ * Advice for a part of a huge page splits the page, where nobody else maps it: FREE, COLD and PAGEOUT are for whole pages
+ * (mm/madvise.c `madvise_free_pte_range`, `madvise_cold_or_pageout_pte_range`). A page that is all there within the range stays
+ * one. Device memory that many entries map is left alone.
+ */
+export function splitUncovered(machine: Machine, start: U64, last: U64): void {
+  for (let at = start; ; ) {
+    const { pte, last: end } = pieceAt(machine.runs, at, last);
+    let done = end;
+    if (pte?.large && (pte.kind === 'anon' || (pte.kind === 'coherent' && hugeBlock(pte, at) !== undefined))) {
+      const page = pageAround(pte, { start: at, last: at });
+      const whole = sub(pageAround(pte, { start: end, last: end }).start, 1);
+      if (page.start === at && whole > at) done = whole;
+      else {
+        done = min(page.last, last);
+        if (!isCovered(machine, pte, page, start, last)) splitUnshared(machine, pte, at);
+      }
+    }
+    if (done >= last) return;
+    at = add(done, 1);
+  }
+}
+
+/** Whether a huge page is mapped as a whole, and inside of a range. */
+function isCovered(machine: Machine, pte: Pte, page: Interval, start: U64, last: U64): boolean {
+  if (page.start < start || page.last > last) return false;
+  return pieces(machine.runs, page.start, page.last).every(
+    (piece) => piece.pte?.kind === pte.kind && piece.pte.page === pte.page && piece.pte.moved === pte.moved,
+  );
+}
+
+function splitUnshared(machine: Machine, pte: Pte, at: U64): void {
+  if (mappersOf(machine, pte, at).every((mapper) => mapper.machine === machine)) splitPage(machine, pte, at);
 }
 
 /** The same for every huge page of a part that many entries map. */

@@ -1,22 +1,18 @@
-import type { Event, MadviseEvent, MmapEvent, MprotectEvent, MremapEvent } from '../../core/event.js';
+import type { Event, MlockEvent, MmapEvent, MprotectEvent, MremapEvent } from '../../core/event.js';
 import { firstGap, firstOverlap } from '../../core/interval.js';
 import { add, alignDown, alignUp, lastOf, max, min, sub, type U64 } from '../../core/u64.js';
 import {
   lastOfMapping,
   lastOfPages,
+  MADV_COLLAPSE,
   MADV_DONTNEED,
-  MADV_DOFORK,
-  MADV_DONTFORK,
   MADV_DONTNEED_LOCKED,
   MADV_FREE,
   MADV_GUARD_INSTALL,
-  MADV_HUGEPAGE,
-  MADV_KEEPONFORK,
-  MADV_NOHUGEPAGE,
   MADV_REMOVE,
-  MADV_WIPEONFORK,
   MAP_LOCKED,
   MAP_SHARED,
+  MLOCK_ONFAULT,
   MREMAP_DONTUNMAP,
   MREMAP_FIXED,
   PAGE_BYTES,
@@ -25,13 +21,13 @@ import {
 } from '../memory/flags.js';
 import { HUGE_BYTES, newPte, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import { type MovedPart, movedParts, targetOf } from '../memory/moved.js';
-import { ADVICE_TRAITS } from '../memory/reduce.js';
-import { VMA_GUARD, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import type { Vma } from '../memory/state.js';
+import { advise } from './advice.js';
 import { heldIn, hold } from './contents.js';
-import { type Machine, NOTIFY_CLEAR, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP } from './machine.js';
-import { isWritableAtOnce, removePages } from './page-cache.js';
+import { type Machine, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP } from './machine.js';
+import { isWritableAtOnce } from './page-cache.js';
 import { cutMappings, splitEdges, splitEntries } from './sharing.js';
-import { isPrivateAnonymous, touch } from './touch.js';
+import { touch } from './touch.js';
 
 /**
  * What memory calls do to page table entries, and which invalidations they cause.
@@ -39,13 +35,10 @@ import { isPrivateAnonymous, touch } from './touch.js';
  * All of it is worked out before the call changes the VMAs: what goes is described by the VMAs that were there.
  * Each function names where the kernel notifies: munmap and mmap once over the range asked for when anything is
  * mapped in it (`unmap_vmas`), mprotect once for each VMA whose rights change (`change_pud_range`), madvise once
- * for each VMA (`zap_vma_range_batched`, `madvise_free_single_vma`), mremap once for the old place
- * (`move_page_tables`).
+ * for each VMA (advice.ts), mremap once for the old place (`move_page_tables`). Where a call cuts a mapping, mirrors are told
+ * of the block around (`cutMappings`).
  */
 
-export const MADV_POPULATE_READ = 22;
-export const MADV_POPULATE_WRITE = 23;
-export const MADV_COLLAPSE = 25;
 const MAP_POPULATE = 0x8000;
 
 /** Applies a memory call before the VMAs change. Calls that failed without effect must not come here. */
@@ -68,6 +61,9 @@ export function callChangesPages(machine: Machine, event: Event): void {
       return;
     case 'madvise':
       advise(machine, event);
+      return;
+    case 'mlock':
+      lock(machine, event);
       return;
     default:
   }
@@ -237,79 +233,21 @@ function movePages(machine: Machine, { start: from, last, to }: MovedPart, stays
   }
 }
 
-// ---- madvise ---------------------------------------------------------------------------------------------
+// ---- mlock -----------------------------------------------------------------------------------------------
 
-function advise(machine: Machine, event: MadviseEvent): void {
-  const last = lastOfPages(event.addr, event.lengthBytes);
-  if (last === undefined || event.ret === null) return;
-  if (event.advice === MADV_POPULATE_READ || event.advice === MADV_POPULATE_WRITE) {
-    // Where faults are recorded, they follow: the call is shown as it begins.
-    if (machine.derives) populate(machine, event.addr, last, event.advice === MADV_POPULATE_WRITE);
-    return;
-  }
-  if (event.ret === -1 && event.errno !== 'ENOMEM') return;
-  for (const vma of machine.vmasIn(event.addr, last)) {
-    const from = max(vma.start, event.addr);
+/** mlock and munlock cut the mapping where its lock ends; mlock touches all pages, private ones to write (mm/mlock.c). */
+function lock(machine: Machine, event: MlockEvent): void {
+  if (event.ret === null) return;
+  const locks = event.call !== 'munlock';
+  if (event.call === 'mlockall' || event.call === 'munlockall') return;
+  const start = alignDown(event.addr, PAGE_BYTES);
+  const last = lastOfPages(start, add(event.lengthBytes, sub(event.addr, start)));
+  if (last === undefined || event.ret === -1) return;
+  for (const vma of [...machine.vmasIn(start, last)]) {
+    const from = max(vma.start, start);
     const to = min(vma.last, last);
-    switch (event.advice) {
-      case MADV_DONTNEED:
-      case MADV_DONTNEED_LOCKED:
-      case MADV_GUARD_INSTALL:
-        splitEdges(machine, from, to);
-        machine.invalidate(NOTIFY_CLEAR, from, to);
-        machine.clear(from, to);
-        break;
-      case MADV_REMOVE:
-        removePages(machine, vma, { start: from, last: to });
-        break;
-      case MADV_FREE:
-        // The pages stay until memory is short; a write in between keeps them.
-        if (!isPrivateAnonymous(vma)) break;
-        machine.invalidate(NOTIFY_CLEAR, from, to);
-        splitEdges(machine, from, to);
-        break;
-      case MADV_HUGEPAGE:
-      case MADV_NOHUGEPAGE:
-      case MADV_DONTFORK:
-      case MADV_DOFORK:
-      case MADV_WIPEONFORK:
-      case MADV_KEEPONFORK:
-        if (adviceChanges(vma, event.advice)) cutMappings(machine, from, to);
-        break;
-      case MADV_COLLAPSE:
-        if (isPrivateAnonymous(vma)) collapse(machine, from, to);
-    }
-  }
-}
-
-/** Whether an advice gives a mapping other traits: a part of it becomes a mapping of its own then. */
-function adviceChanges(vma: Vma, advice: number): boolean {
-  const change = ADVICE_TRAITS.get(advice);
-  return change !== undefined && ((vma.traits & ~change.clear) | change.set) !== vma.traits;
-}
-
-/** Touches the pages VMA by VMA up to the first that is missing or does not allow it (mm/gup.c). */
-function populate(machine: Machine, start: U64, last: U64, write: boolean): void {
-  let at = start;
-  for (;;) {
-    const vma = machine.vmaAt(at);
-    if (vma === undefined || (vma.prot & (write ? PROT_WRITE : PROT_READ)) === 0) return;
-    if (vma.traits & (VMA_PFNMAP | VMA_GUARD)) return;
-    if (!touch(machine, vma, at, min(vma.last, last), write) || vma.last >= last) return;
-    at = add(vma.last, 1);
-  }
-}
-
-/** Whole blocks become one huge page each; blocks without any page are left out. */
-function collapse(machine: Machine, start: U64, last: U64): void {
-  const from = alignUp(start, HUGE_BYTES);
-  const end = alignDown(add(last, 1), HUGE_BYTES);
-  if (end <= from) return;
-  for (const piece of pieces(machine.runs, from, sub(end, 1))) {
-    if (piece.pte === undefined || piece.pte.kind !== 'anon' || piece.pte.huge) continue;
-    const low = alignDown(piece.start, HUGE_BYTES);
-    const high = add(alignDown(piece.last, HUGE_BYTES), HUGE_BYTES - 1);
-    machine.invalidate(NOTIFY_CLEAR, low, high);
-    setRun(machine.runs, low, high, newPte('anon', machine.seq, { write: true, huge: true, large: true }));
+    if (machine.isLocked(from) !== locks) cutMappings(machine, from, to);
+    if (!locks || event.flags & MLOCK_ONFAULT || (vma.prot & (PROT_READ | PROT_WRITE)) === 0) continue;
+    if (machine.derives) touch(machine, vma, from, to, (vma.prot & PROT_WRITE) !== 0 && (vma.flags & MAP_SHARED) === 0);
   }
 }

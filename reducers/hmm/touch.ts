@@ -1,7 +1,7 @@
 import { firstOverlap, type Interval } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { HUGE_BYTES, newPte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
+import { HUGE_BYTES, newPte, PAGE_BYTES, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_HUGETLB, VMA_NOHUGEPAGE, type Vma } from '../memory/state.js';
 import { hold, holdNothing, UNKNOWN_DATA } from './contents.js';
 import { makeWritable } from './copy-on-write.js';
@@ -27,16 +27,26 @@ import { blockAround, entriesOf, type Part, relocate, splitPages, tellSharers } 
  * The caller has checked that the VMA allows the access. Guard pages let nothing through.
  */
 
-/** Touches every page of `start..last`, all within `vma`. False when a fault fails (VM_FAULT_ERROR). */
-export function touch(machine: Machine, vma: Vma, start: U64, last: U64, write: boolean): boolean {
-  if (vma.traits & VMA_GUARD) return false;
+/**
+ * Why a fault fails, as get_user_pages() says it: no page can be there (VM_FAULT_SIGBUS, _SIGSEGV), or no memory is to be had
+ * (VM_FAULT_OOM). '' when it does not.
+ */
+export type FaultErrno = '' | 'EFAULT' | 'ENOMEM';
+
+/** Touches every page of `start..last`, all within `vma`, up to the first whose fault fails. */
+export function touch(machine: Machine, vma: Vma, start: U64, last: U64, write: boolean): FaultErrno {
+  const guard = vma.traits & VMA_GUARD ? machine.guardIn(start, last) : undefined;
+  if (guard !== undefined) return (guard > start && touchPages(machine, vma, start, sub(guard, 1), write)) || 'EFAULT';
+  return touchPages(machine, vma, start, last, write);
+}
+
+function touchPages(machine: Machine, vma: Vma, start: U64, last: U64, write: boolean): FaultErrno {
   let at = start;
   for (;;) {
     const piece = pieceAt(machine.runs, at, last);
     const { pte } = piece;
-    const done = pte === undefined ? fill(machine, vma, piece, write) : touchEntry(machine, vma, piece, pte, write);
-    if (!done) return false;
-    if (piece.last >= last) return true;
+    const errno = pte === undefined ? fill(machine, vma, piece, write) : touchEntry(machine, vma, piece, pte, write);
+    if (errno !== '' || piece.last >= last) return errno;
     at = add(piece.last, 1);
   }
 }
@@ -47,33 +57,32 @@ export function isPrivateAnonymous(vma: Vma): boolean {
 
 // ---- nothing there yet -----------------------------------------------------------------------------------
 
-/** False where there is nothing to fill the hole with. */
-function fill(machine: Machine, vma: Vma, hole: Interval, write: boolean): boolean {
+function fill(machine: Machine, vma: Vma, hole: Interval, write: boolean): FaultErrno {
   if (vma.traits & VMA_HUGETLB) return fillHugetlb(machine, vma, hole, write);
-  if (!isPrivateAnonymous(vma)) return fillFromFile(machine, vma, hole, write);
+  if (!isPrivateAnonymous(vma)) return fillFromFile(machine, vma, hole, write) ? '' : 'EFAULT';
   holdNothing(machine, hole.start, hole.last);
   const small = newPte(write ? 'anon' : 'zero', machine.seq, { write });
   const huge = hugeReach(machine, vma, hole);
   if (huge === undefined) {
     setRun(machine.runs, hole.start, hole.last, small);
-    return true;
+    return '';
   }
   if (hole.start < huge.start) setRun(machine.runs, hole.start, sub(huge.start, 1), small);
   holdNothing(machine, huge.start, huge.last);
   setRun(machine.runs, huge.start, huge.last, { ...small, huge: true, large: write });
   if (hole.last > huge.last) setRun(machine.runs, add(huge.last, 1), hole.last, small);
-  return true;
+  return '';
 }
 
 /** hugetlbfs has no page of zeros: a read makes a page of its own too, without the right to write (`hugetlb_no_page`). */
-function fillHugetlb(machine: Machine, vma: Vma, hole: Interval, write: boolean): boolean {
+function fillHugetlb(machine: Machine, vma: Vma, hole: Interval, write: boolean): FaultErrno {
   const start = max(blockAround(hole.start).start, vma.start);
   const last = min(blockAround(hole.last).last, vma.last);
   const shared = (vma.flags & MAP_SHARED) !== 0;
   const writable = shared ? (vma.prot & PROT_WRITE) !== 0 : write;
   const pte = newPte(shared ? 'file' : 'anon', machine.seq, { write: writable, huge: true, large: !shared });
   setRun(machine.runs, start, last, pte);
-  return true;
+  return '';
 }
 
 /** Whether faults in the VMA may map 2 MiB at once: transparent huge pages are on by default (`always`). */
@@ -84,7 +93,8 @@ function hugeAllowed(vma: Vma): boolean {
 /** Whether all of a block lies in the VMA and has no entry yet. */
 function blockIsFree(machine: Machine, vma: Vma, block: U64): boolean {
   const last = add(block, HUGE_BYTES - 1);
-  return block >= vma.start && last <= vma.last && firstOverlap(machine.runs, block, last) === undefined;
+  if (block < vma.start || last > vma.last || firstOverlap(machine.runs, block, last) !== undefined) return false;
+  return (vma.traits & VMA_GUARD) === 0 || machine.guardIn(block, last) === undefined;
 }
 
 /** The part around a hole that faults map by huge entries: whole blocks without any entry, all inside the VMA. */
@@ -99,24 +109,24 @@ function hugeReach(machine: Machine, vma: Vma, hole: Interval): Interval | undef
 
 // ---- entries ---------------------------------------------------------------------------------------------
 
-function touchEntry(machine: Machine, vma: Vma, piece: Interval, pte: PteRun, write: boolean): boolean {
+function touchEntry(machine: Machine, vma: Vma, piece: Interval, pte: PteRun, write: boolean): FaultErrno {
   switch (pte.kind) {
     case 'zero':
       if (write) replaceZero(machine, piece, pte);
-      return true;
+      return '';
     case 'anon':
     case 'coherent':
       if (write && !pte.write) makeWritable(machine, vma, piece, pte);
-      return true;
+      return '';
     case 'file':
       if (write && !pte.write) writeFilePage(machine, vma, piece, pte);
-      return true;
+      return '';
     case 'exclusive':
       restoreExclusive(machine, vma, piece, pte);
-      return true;
+      return '';
     case 'private':
-      for (const part of entriesOf(pte, piece.start, piece.last)) if (!bringBack(machine, pte, part)) return false;
-      return !write || pte.write || touch(machine, vma, piece.start, piece.last, true);
+      for (const part of entriesOf(pte, piece.start, piece.last)) if (!bringBack(machine, pte, part)) return 'ENOMEM';
+      return !write || pte.write ? '' : touchPages(machine, vma, piece.start, piece.last, true);
   }
 }
 
@@ -161,6 +171,8 @@ function bringBack(machine: Machine, pte: PteRun, part: Part): boolean {
     const first = { ...part, last: blockAround(part.start).last };
     return bringBack(machine, pte, first) && bringBack(machine, pte, { ...part, start: add(first.last, 1) });
   }
+  if (owner?.failAlloc && !part.huge && sub(part.last, part.start) >= PAGE_BYTES)
+    return bringBack(machine, pte, { ...part, last: add(part.start, PAGE_BYTES - 1) });
   machine.invalidate(NOTIFY_MIGRATE, part.start, part.last, pte.device);
   if (!part.huge && pte.large) splitPages(machine, pte, part);
   tellSharers(machine, pte, part);

@@ -9,7 +9,9 @@ import { emptied, filled } from './emptied.js';
 import {
   lastOfMapping,
   lastOfPages,
+  MADV_DODUMP,
   MADV_DOFORK,
+  MADV_DONTDUMP,
   MADV_DONTFORK,
   MADV_GUARD_INSTALL,
   MADV_GUARD_REMOVE,
@@ -41,6 +43,7 @@ import { remap } from './remap.js';
 import {
   type AddressSpace,
   VMA_ASSUMED,
+  VMA_DONTDUMP,
   VMA_DONTFORK,
   VMA_GUARD,
   VMA_HEAP,
@@ -180,6 +183,8 @@ export const ADVICE_TRAITS: ReadonlyMap<number, { readonly set: number; readonly
   [MADV_KEEPONFORK, { set: 0, clear: VMA_WIPEONFORK }],
   [MADV_HUGEPAGE, { set: VMA_HUGEPAGE, clear: VMA_NOHUGEPAGE }],
   [MADV_NOHUGEPAGE, { set: VMA_NOHUGEPAGE, clear: VMA_HUGEPAGE }],
+  [MADV_DONTDUMP, { set: VMA_DONTDUMP, clear: 0 }],
+  [MADV_DODUMP, { set: 0, clear: VMA_DONTDUMP }],
   [MADV_GUARD_INSTALL, { set: VMA_GUARD, clear: 0 }],
   [MADV_GUARD_REMOVE, { set: 0, clear: VMA_GUARD }],
 ]);

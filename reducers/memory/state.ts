@@ -36,6 +36,8 @@ export const VMA_HUGETLB = 128;
 
 /** Guard pages (MADV_GUARD_INSTALL): present in the list of VMAs, but no access gets through. */
 export const VMA_GUARD = 256;
+/** Not in core dumps (MADV_DONTDUMP). */
+export const VMA_DONTDUMP = 512;
 
 /** One DMA mapping that holds user memory of this space; see pins.ts. */
 export interface Pin extends Interval {
