@@ -103,7 +103,10 @@ export interface FcntlEvent extends Head, Outcome {
   readonly arg: U64;
 }
 
-/** Several new fds at once: pipe2, socketpair, and fds received by SCM_RIGHTS (`call: 'recvmsg'`). */
+/**
+ * Several new fds at once: pipe2, socketpair, and fds received by SCM_RIGHTS (`call: 'recvmsg'`). With `call: 'sendmsg'` they
+ * are not new: the fds that a message carries.
+ */
 export interface NewFdsEvent extends Head, Outcome {
   readonly kind: 'newFds';
   readonly call: string;

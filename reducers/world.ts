@@ -1,6 +1,7 @@
 import type { Bytes } from '../core/bytes.js';
 import { OrderedMap } from '../core/ordered-map.js';
 import type { U64 } from '../core/u64.js';
+import type { PassedFile } from './files/passing.js';
 import type { FdTable, OpenFile, Process } from './files/state.js';
 import type { NotifiedMm } from './hmm/notified.js';
 import type { Deferred, Mirror } from './hmm/state.js';
@@ -33,6 +34,8 @@ export interface World {
   readonly fdTables: OrderedMap<number, FdTable>;
   /** Open file descriptions, by our own id. */
   readonly files: OrderedMap<number, OpenFile>;
+  /** Files that were sent through a socket and not received yet, oldest first. */
+  readonly passed: OrderedMap<number, PassedFile>;
   /** Address spaces (mm), by our own id. */
   readonly spaces: OrderedMap<number, AddressSpace>;
   /** Pages charged against RLIMIT_MEMLOCK, by address space id. */
@@ -85,6 +88,7 @@ export const WORLD_TABLES: readonly (keyof World)[] = [
   'threads',
   'fdTables',
   'files',
+  'passed',
   'spaces',
   'spaceLocked',
   'userLocked',

@@ -140,6 +140,30 @@ const tables: readonly [string, readonly Event[], readonly [number, string][]][]
     [...INHERITED, [3, ''], [4, 'a']],
   ],
   [
+    'a file that was sent is the one that is received, though the sender has closed its own fd',
+    [
+      EXEC,
+      opens('a', 3),
+      opens('b', 4),
+      ev('newFds', { call: 'sendmsg', fds: [3, 4], paths: ['a', 'b'], ret: 1 }),
+      ev('close', { fd: 3 }),
+      ev('close', { fd: 4 }),
+      ev('newFds', { call: 'recvmsg', fds: [5, 6], paths: ['b', ''], ret: 1, cloexec: true }),
+    ],
+    [...INHERITED, [5, 'b'], [6, 'a']],
+  ],
+  [
+    'a message that was not sent carries nothing',
+    [
+      EXEC,
+      opens('a', 3),
+      ev('newFds', { call: 'sendmsg', fds: [3], paths: ['a'], ret: -1, errno: 'EAGAIN' }),
+      ev('close', { fd: 3 }),
+      ev('newFds', { call: 'recvmsg', fds: [5], paths: ['a'], ret: 1 }),
+    ],
+    [...INHERITED, [5, 'a']],
+  ],
+  [
     'a negative fd of recvmsg',
     [EXEC, ev('newFds', { fds: [-1, 3], paths: ['', 'x'], call: 'recvmsg' })],
     [...INHERITED, [3, 'x']],

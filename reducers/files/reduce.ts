@@ -14,6 +14,7 @@ import { closeFd, fileOfFd, installFd, linkFd } from './fds.js';
 import { identified, limited } from './authority.js';
 import { kindOfPath } from './kinds.js';
 import { execed, exited, forked } from './lifecycle.js';
+import { passFiles, receiveFile } from './passing.js';
 import { markFdsIncomplete, processOf, setCloexec, unshareFdTable } from './processes.js';
 import { followSize } from './size.js';
 import type { FileKind } from './state.js';
@@ -155,14 +156,16 @@ function controlled(tx: Tx, event: FcntlEvent, families: Families): void {
   }
 }
 
-/** Pipes and sockets are new; files received from another process have a past that was not recorded here. */
+/** Pipes and sockets are new; files received from a process that was not recorded have a past that nobody knows. */
 function received(tx: Tx, event: NewFdsEvent, families: Families): void {
   const process = processOf(tx, event);
   if (event.ret === null || event.ret === -1) return;
+  if (event.call.startsWith('send')) return passFiles(tx, event, families);
   const complete = !event.call.startsWith('recv');
   event.fds.forEach((fd, index) => {
     if (fdOf(fd) === undefined) return;
     const path = event.paths[index] ?? '';
+    if (!complete && receiveFile(tx, event, fd, path, families)) return;
     const kind = kindOfPath(path) ?? (complete ? 'other' : 'unknown');
     installFd(tx, process, fd, { kind, path, complete, cloexec: event.cloexec }, event, families);
   });

@@ -160,6 +160,10 @@ test('making fds', () => {
         cloexec: true,
       },
     ],
+    [
+      'sendmsg(5, {msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base="x", iov_len=1}], msg_iovlen=1, msg_control=[{cmsg_len=20, cmsg_level=SOL_SOCKET, cmsg_type=SCM_RIGHTS, cmsg_data=[6</dev/vfio/vfio>]}], msg_controllen=24, msg_flags=0}, 0) = 1',
+      { kind: 'newFds', ret: 1, call: 'sendmsg', fds: [6], paths: ['/dev/vfio/vfio'], cloexec: false },
+    ],
   ]);
 });
 

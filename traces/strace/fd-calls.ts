@@ -97,8 +97,8 @@ function pair(fdsAt: number, flagsAt: number): CallReader {
   };
 }
 
-/** Received messages make fds only where they carry rights; else they change nothing. */
-const received: CallReader = (args, head) => {
+/** Messages matter only where they carry rights. */
+const message: CallReader = (args, head) => {
   const fds = [...args.allText.matchAll(/cmsg_type=SCM_RIGHTS, cmsg_data=(\[(?:[^\]<]|<(?:[^<>]|<[^<>]*>)*>)*\])/g)];
   const list = fds.flatMap((match) => fdList(match[1] as string));
   if (list.length === 0) return otherCall(args, head);
@@ -139,8 +139,10 @@ export const fdCalls: Readonly<Record<string, CallReader>> = {
   pipe: pair(0, NEVER.at),
   pipe2: pair(0, 1),
   socketpair: pair(3, 1),
-  recvmsg: received,
-  recvmmsg: received,
+  recvmsg: message,
+  recvmmsg: message,
+  sendmsg: message,
+  sendmmsg: message,
 };
 
 function fcntl(...[args, head]: Parameters<CallReader>): ReturnType<CallReader> {
