@@ -67,6 +67,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'vfio-device/*/behind_iommu', field: 'pt_id', why: 'whether a cdev is mediated: it gives an IOAS back' },
   { pattern: 'vfio-device/*/flags', field: 'flags', why: 'whether the device can be reset, and has capabilities' },
   { pattern: 'vfio-device/*/num_regions', field: 'num_regions', why: 'regions that a driver adds' },
+  { pattern: 'vfio-device/*/irqs_untold', field: 'ret', why: 'that an mtty was never asked for GET_INFO' },
   { pattern: 'vfio-device/*/num_irqs', field: 'num_irqs', why: 'mediated devices of drivers that are not modelled' },
   { pattern: 'vfio-device/*/caps', field: 'capabilities', why: 'atomic operations that the path to memory supports' },
   {

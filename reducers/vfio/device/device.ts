@@ -34,7 +34,7 @@ import {
   DEVICE_RESET,
   DEVICE_SET_IRQS,
 } from '../uapi.js';
-import { deviceKey, smallFact } from '../facts.js';
+import { deviceKey, smallFact, teach } from '../facts.js';
 import { attachPt, bindIommufd, detachPt } from './cdev.js';
 import { DEVICE_EXPLANATIONS } from './explain.js';
 import { feature } from './feature.js';
@@ -143,10 +143,20 @@ function reset(call: Call, device: VfioDevice): void {
     const flags = smallFact(call.tx, deviceKey(device.name, 'flags'));
     const works = flags === undefined || (flags & DEVICE_FLAG_RESET) !== 0;
     if (!works && refuse(call, R.noReset)) return;
-  } else if (device.driver === 'unknown') call.unknown('the driver of the device is not known');
+  } else if (device.driver === 'unknown' && !worksForAll(call, device)) return;
   if (!call.succeed('device-reset.ok')) return;
   patchDevice(call.tx, device.name, { asleep: false });
   resetMigration(call, device.name);
+}
+
+/** A device that was reset once can be reset; one that said so as well, whatever its driver. */
+function worksForAll(call: Call, device: VfioDevice): boolean {
+  const key = deviceKey(device.name, 'feature/reset');
+  const flags = smallFact(call.tx, deviceKey(device.name, 'flags')) ?? 0;
+  if (smallFact(call.tx, key) === 1 || (flags & DEVICE_FLAG_RESET) !== 0) return true;
+  if (!call.succeedByFact('device-reset.ok', 'whether the device can be reset by itself was not shown')) return false;
+  teach(call, key, 1);
+  return true;
 }
 
 // ---- the family --------------------------------------------------------------------------------------------

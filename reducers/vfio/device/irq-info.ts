@@ -18,6 +18,7 @@ import {
   PCI_NUM_IRQS,
 } from '../uapi.js';
 import { irqKey, isExpress } from './irq-vectors.js';
+import { mttyUntold } from './mtty-irqs.js';
 
 /**
  * VFIO_DEVICE_GET_IRQ_INFO (`vfio_pci_ioctl_get_irq_info`, mtty.c). Struct: argsz 0, flags 4, index 8, count 12.
@@ -80,10 +81,7 @@ function mttyIrq(call: Call, device: VfioDevice, index: number): void {
   const inRange = index < PCI_NUM_IRQS;
   const supported = index === IRQ_INTX || index === IRQ_MSI;
   if (!(inRange && supported) && refuse(call, R.index)) return;
-  if (!device.infoAsked) {
-    call.unknown('mtty knows its interrupts only after a GET_INFO; whether there was one before is not recorded');
-    return;
-  }
+  if (mttyUntold(call, device, R.index)) return;
   if (!call.succeed('irq-info.mtty')) return;
   const intx = IRQ_INFO_EVENTFD | IRQ_INFO_MASKABLE | IRQ_INFO_AUTOMASKED;
   call.out32(4, index === IRQ_INTX ? intx : IRQ_INFO_EVENTFD | IRQ_INFO_NORESIZE, 'flags');

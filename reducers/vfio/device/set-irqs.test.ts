@@ -233,11 +233,42 @@ test('mtty: a bad eventfd drops the one before, and no action is no error', () =
   const lab = new Lab().device(MDEV);
   lab.eventfd(6);
   lab.good(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, FEATURE_PROBE | 1]) }));
-  assert.match(set(lab, '', [EVENTFD | TRIGGER, INTX, 0, 1], 6).unknown, /GET_INFO/);
+  assert.is(set(lab, '', [EVENTFD | TRIGGER, INTX, 0, 1], 6).verdict, 'learned');
+  lab.good(set(lab, '', [NONE | TRIGGER, INTX, 0, 0]));
   lab.good(lab.ioctl(5, DEVICE_GET_INFO, { in: struct(16), out: struct(16, [4, 2], [8, 9], [12, 5]) }));
   lab.good(set(lab, '', [EVENTFD | TRIGGER, INTX, 0, 1], 6));
   lab.good(set(lab, '', [NONE, INTX, 0, 1]));
   lab.good(set(lab, 'EBADF', [EVENTFD | TRIGGER, INTX, 0, 1], 9));
   lab.good(set(lab, 'EINVAL', [NONE | MASK, INTX, 0, 1]));
   lab.good(set(lab, 'ENOTTY', [NONE | TRIGGER, MSIX, 0, 1]));
+});
+
+test('an mtty has no interrupts before its first GET_INFO; an answer that nothing else explains tells whether there was one', () => {
+  const lab = new Lab().device(MDEV);
+  lab.eventfd(6);
+  lab.good(lab.ioctl(5, DEVICE_FEATURE, { in: struct(8, [4, FEATURE_PROBE | 1]) }));
+  const info = (errno: string) =>
+    lab.ioctl(5, DEVICE_GET_IRQ_INFO, {
+      in: struct(16),
+      out: errno === '' ? struct(16, [4, 7], [12, 1]) : struct(16),
+      errno,
+    });
+  lab.good(set(lab, 'EINVAL', [EVENTFD | TRIGGER, INTX, 0, 1], 3));
+  lab.good(set(lab, 'EINVAL', [NONE | TRIGGER, MSI, 0, 1]));
+  assert.match(set(lab, 'EINVAL', [NONE, INTX, 0, 1]).unknown, /GET_INFO/);
+  assert.is(info('EINVAL').rule, 'irq-info.index');
+  lab.good(set(lab, 'EINVAL', [NONE | TRIGGER, MSIX, 0, 1]));
+  lab.good(lab.ioctl(5, DEVICE_GET_INFO, { in: struct(16), out: struct(16, [4, 2], [8, 9], [12, 5]) }));
+  lab.good(info(''));
+  lab.good(set(lab, 'ENOTTY', [NONE | TRIGGER, MSIX, 0, 1]));
+});
+
+test('of a driver that is not known only what all of them refuse is predicted', () => {
+  const lab = new Lab();
+  lab.foundOpen(5, 'anon_inode:[vfio-device]');
+  lab.good(set(lab, 'EINVAL', [64 | NONE | TRIGGER, INTX, 0, 1]));
+  lab.good(set(lab, 'EINVAL', [NONE | TRIGGER, INTX, 5, 1]));
+  lab.good(set(lab, 'EINVAL', [EVENTFD | TRIGGER, MSI, 0, 2], 6));
+  assert.match(set(lab, 'EINVAL', [NONE | TRIGGER, INTX, 0, 1]).unknown, /driver/);
+  assert.match(set(lab, 'EINVAL', [NONE | TRIGGER, MSI, 20, 1]).unknown, /driver/);
 });

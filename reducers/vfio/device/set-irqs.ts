@@ -16,6 +16,7 @@ import {
   IRQ_INTX,
   IRQ_MSI,
   IRQ_MSIX,
+  PCI_NUM_IRQS,
 } from '../uapi.js';
 import { type IrqOutcome, irqUnknown } from './irq-outcome.js';
 import { IRQ_HEAD_BYTES, type IrqRequest, SET_IRQS_RULES as R, validRequest } from './irq-request.js';
@@ -36,11 +37,13 @@ export function setIrqs(call: Call): void {
   const device = deviceOf(call);
   call.extentBytes = Math.min(struct.length, struct.u32(0));
   if (device.driver === 'mtty') return mttyIrqs(call, device, struct);
+  const bounds = vectorBounds(call.tx, device, struct.u32(8));
   if (device.driver !== 'pci') {
-    call.unknown('the driver of the device is not known');
+    // What is refused here, all drivers refuse; mtty takes its kinds of interrupts for vectors.
+    const request = validRequest(call, struct, Math.max(bounds.most, PCI_NUM_IRQS));
+    if (request !== undefined) call.unknown('the driver of the device is not known');
     return;
   }
-  const bounds = vectorBounds(call.tx, device, struct.u32(8));
   const request = validRequest(call, struct, bounds.most);
   if (request === undefined) return;
   conclude(call, device, request, pciIrqs(call, device, request), bounds);
