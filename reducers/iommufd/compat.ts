@@ -309,6 +309,7 @@ function learnSize(call: Call, ioas: Ioas): number | undefined {
   putU32(value, 0, count);
   call.tx.world.facts.set(key, Object.freeze({ value: new Bytes(value), since: call.event.seq }));
   call.noteLearned();
+  call.out32(0, total, 'argsz');
   return total;
 }
 

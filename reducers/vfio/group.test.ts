@@ -284,6 +284,18 @@ test('a group with an IOMMU pins what was mapped for mediated devices, until it 
   assert.is(info(left), 'match');
 });
 
+test('a group with an IOMMU that leaves before there is a backend leaves no ranges behind', () => {
+  const lab = new Lab().container(null);
+  lab.open('/dev/vfio/8', 6);
+  lab.good(setContainer(lab, 3, '', 6));
+  lab.good(getDevice(lab, MDEV, 'EINVAL'));
+  lab.good(lab.ioctl(6, GROUP_UNSET_CONTAINER));
+  lab.good(lab.ioctl(3, SET_IOMMU, { arg: 3 }));
+  const fields = CAPS.filter(([at]) => at < 60).concat([[64, 65535]]);
+  const out = struct(72, [4, 3], [8, 0xffff_ffff_ffff_f000n, 8], [16, 24], ...fields);
+  assert.is(lab.ioctl(3, IOMMU_GET_INFO, { in: struct(72), out }).verdict, 'learned');
+});
+
 /** The capabilities of an answer to GET_INFO, as far as they do not depend on the IOMMU. */
 const CAPS: readonly FieldAt[] = [
   [24, 0x1_0002],

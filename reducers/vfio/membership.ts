@@ -114,7 +114,8 @@ export function detachGroup(tx: Tx, groupId: number): void {
   const container = tx.world.containers.get(containerId);
   if (container === undefined) return;
   const groups = Object.freeze(container.groups.filter((id) => id !== groupId));
-  const hadDomain = hasDomain(tx, container);
+  // Before SET_IOMMU nothing knows of the group's IOMMU.
+  const hadDomain = container.backend !== 'none' && hasDomain(tx, container);
   patchContainer(tx, containerId, { groups });
   const left = { ...container, groups };
   if (groups.length === 0) clearContainer(tx, left);

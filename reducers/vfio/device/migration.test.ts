@@ -305,6 +305,17 @@ test('an mtty that was closed in RESUMING has lost its file: what a SET does is 
   assert.match(answer.unknown, 'lost by closing');
 });
 
+test('an mtty that was closed in PRE_COPY gets a new file only where it stops to copy', () => {
+  const lab = mtty(new Lab());
+  lab.good(go(lab, PRE_COPY_P2P, 6));
+  lab.close(5);
+  lab.good(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), ret: 5 }));
+  lab.good(go(lab, PRE_COPY));
+  lab.good(read(lab, 1, 0, 'ENODEV'));
+  lab.good(go(lab, STOP_COPY, 7));
+  lab.good(lab.io(7, 'read', 200, Bytes.EMPTY, { ret: 96 }));
+});
+
 test('the file of PRE_COPY goes on in STOP_COPY, also behind its end and through a closed fd of it', () => {
   const lab = mtty(new Lab());
   lab.good(go(lab, PRE_COPY, 6));

@@ -174,7 +174,9 @@ const isSaving = (state: number): boolean =>
   state === STATE_PRE_COPY || state === STATE_PRE_COPY_P2P || state === STATE_STOP_COPY;
 
 function makesFile(from: number, to: number, saving: boolean): boolean {
-  return to === STATE_RESUMING || (isSaving(to) && !(isSaving(from) && saving));
+  if (to === STATE_RESUMING) return true;
+  // A device that was closed in PRE_COPY has the state and no file; only the way into STOP_COPY makes it one.
+  return isSaving(to) && (!isSaving(from) || (to === STATE_STOP_COPY && !saving));
 }
 
 function endsTransfer(from: number, to: number): boolean {
