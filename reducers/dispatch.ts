@@ -89,10 +89,15 @@ export class Reducer {
       if (file.kind === 'unknown') return this.#unknownFile(tx, event, process, file);
     }
     if (!DEVICE_KINDS.has(file.kind)) return undefined;
+    const revealed = this.#families[file.kind]?.reveals?.(tx, file, event);
+    if (revealed !== undefined) file = revealed.file;
     const command = findCommand(file.kind, event.request);
     const name = command?.name ?? commandName(file.kind, event.request);
     this.call.begin(tx, event, process, file, name, command?.sizeBytes ?? 0);
     this.call.faultArmed = faultArmed(tx, event.tid);
+    // Of what shows a fact, a success is learned; errors are not.
+    if (revealed !== undefined && event.ret !== -1) this.call.noteLearned();
+    else if (revealed !== undefined) this.call.unknown(revealed.why);
     if (tx.world.inFlight.size > 0) {
       const mirror = file.kind === 'dmirror' ? tx.world.mirrors.get(file.object) : undefined;
       if (mirror !== undefined) keepBeforeIoctl(tx, event, mirror);

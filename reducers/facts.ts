@@ -42,6 +42,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'iommu/*/can/*', field: 'ret', why: 'what the IOMMU can do, seen by a call that needs it' },
   { pattern: 'iommu/driver', field: 'out_data_type', why: 'which kind of IOMMU the machine has' },
   { pattern: 'iommu/cache_coherency', field: 'VFIO_DMA_CC_IOMMU', why: 'whether the IOMMU enforces cache coherency' },
+  { pattern: 'kernel/vfio_container', field: 'ret', why: 'a build option: iommufd provides /dev/vfio/vfio' },
   { pattern: 'kernel/vfio_noiommu', field: 'VFIO_NOIOMMU_IOMMU', why: 'a build option of the kernel' },
   { pattern: 'kernel/iommufd_test', field: 'op', why: 'a build option: seen by an IOMMU_TEST_CMD that succeeds' },
   // Groups and devices.

@@ -17,6 +17,11 @@ export interface FileFamily {
    * Tells what is behind an fd of unknown past.
    */
   claims?(event: IoctlEvent): boolean;
+  /**
+   * The file as it really is, where the answer of an ioctl shows that it is of another kind than its path says: from then on
+   * it is of that kind. Undefined otherwise, which is decided quickly.
+   */
+  reveals?(tx: Tx, file: OpenFile, event: IoctlEvent): Revealed | undefined;
   /** One ioctl. Must make a prediction. */
   ioctl?(call: Call): void;
   /** read/write on such a file. Counted as a call of the interface only when `countsIo`. Must then make a prediction. */
@@ -31,6 +36,12 @@ export interface FileFamily {
   explain?(call: Call): Told;
   /** The last reference (fd or VMA) is gone. */
   release?(tx: Tx, file: OpenFile, event: Event): void;
+}
+
+/** What a call showed of its file, and the reason why a failure that showed it was not predicted. */
+export interface Revealed {
+  readonly file: OpenFile;
+  readonly why: string;
 }
 
 export type Families = Partial<Record<FileKind, FileFamily>>;

@@ -70,7 +70,8 @@ function named(tx: Tx, file: OpenFile, path: string): OpenFile {
 
 /** Whether the annotation names another file than the table does. */
 function contradicts(file: OpenFile, path: string): boolean {
-  if (kindOfPath(path) !== file.kind) return true;
+  // A kind that a call showed, other than the path says, stays.
+  if (kindOfPath(path) !== file.kind) return kindOfPath(path) !== kindOfPath(file.path);
   return (
     pathIdentifies(file.kind, path) && pathIdentifies(file.kind, file.path) && plainPath(path) !== plainPath(file.path)
   );

@@ -57,8 +57,9 @@ export function announceFile(
   if (open === undefined) return file;
   const made = open(tx, file, event, process);
   const now = tx.world.files.get(file.id) ?? made;
-  if (now.object === made.object && now.objectKey === made.objectKey) return now;
-  const joined = Object.freeze({ ...now, object: made.object, objectKey: made.objectKey });
+  const { kind, object, objectKey } = made;
+  if (now.kind === kind && now.object === object && now.objectKey === objectKey) return now;
+  const joined = Object.freeze({ ...now, kind, object, objectKey });
   tx.world.files.set(file.id, joined);
   return joined;
 }

@@ -107,7 +107,9 @@ function checkExtension(call: Call): void {
       const mock = ioas.hwpts.some(
         (id) => typedObject(call.tx, ioas.context, id, 'hwpt-paging')?.domain.owner === 'mock',
       );
+      const { unknownSince } = contextOf(call.tx, call.file.object);
       if (mock) call.succeed('compat.extension', 0);
+      else if (unknownSince >= 0) call.unknown(`objects unknown since event ${unknownSince}`);
       else if (ioas.hwpts.length === 0) call.succeed('compat.extension', 1);
       else learnedExtension(call, 'iommu/cache_coherency');
       return;
@@ -139,7 +141,7 @@ function setIommu(call: Call): void {
   const ioas = compatIoas(call);
   if (ioas === undefined) return;
   if (type === TYPE1 && refuseSmallPages(call, ioas)) return;
-  if (call.succeed('compat-set-iommu.ok') && type === TYPE1) setLargePages(call, ioas, false);
+  if (call.succeed('compat-set-iommu.ok') && type === TYPE1) setLargePages(call.tx, ioas, false);
 }
 
 /**
@@ -308,6 +310,7 @@ function learnSize(call: Call, ioas: Ioas): number | undefined {
   const value = new Uint8Array(4);
   putU32(value, 0, count);
   call.tx.world.facts.set(key, Object.freeze({ value: new Bytes(value), since: call.event.seq }));
+  call.out32(0, total, 'argsz');
   call.noteLearned();
   call.out32(0, total, 'argsz');
   return total;

@@ -1,6 +1,7 @@
 import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import type { Creds } from '../files/creds.js';
+import type { Tx } from '../tx.js';
 import { contextOf, hasTakenIds, lookupIoas, patchContext, patchIoas } from './context.js';
 import { recalculateAlignment } from './domain.js';
 import { checkAlignment, PAGE } from './iopt.js';
@@ -106,9 +107,9 @@ function hugePages(call: Call, ioas: Ioas, op: number, value: U64): void {
     return;
   }
   if (value === 0) {
-    if (!refuseSmallPages(call, ioas) && call.succeed('option.ok')) setLargePages(call, ioas, false);
+    if (!refuseSmallPages(call, ioas) && call.succeed('option.ok')) setLargePages(call.tx, ioas, false);
   } else if (value === 1) {
-    if (call.succeed('option.ok')) setLargePages(call, ioas, true);
+    if (call.succeed('option.ok')) setLargePages(call.tx, ioas, true);
   } else call.fail('EINVAL', 'option.huge-value');
 }
 
@@ -124,8 +125,8 @@ export function refuseSmallPages(call: Call, ioas: Ioas): boolean {
   return refused !== undefined && call.fail(refused.errno, refused.rule);
 }
 
-export function setLargePages(call: Call, ioas: Ioas, large: boolean): void {
+export function setLargePages(tx: Tx, ioas: Ioas, large: boolean): void {
   if (ioas.noLargePages === !large) return;
-  patchIoas(call.tx, ioas.id, { noLargePages: !large });
-  recalculateAlignment(call.tx, ioas.id);
+  patchIoas(tx, ioas.id, { noLargePages: !large });
+  recalculateAlignment(tx, ioas.id);
 }

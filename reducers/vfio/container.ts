@@ -5,6 +5,7 @@ import type { FileFamily } from '../family.js';
 import { containerOf, isNoIommu, newContainer, patchContainer } from './containers.js';
 import { checkExtension, hasType1, isPower, isType1Base } from './extension.js';
 import { teach } from './facts.js';
+import { becomeIommufd, isProvidedByIommufd, revealedIommufd, TOLD_BY_ANSWER } from './iommufd-container.js';
 import { dropIfUnused, setBackend } from './membership.js';
 import { type Rule, refuse } from './rules.js';
 import { JOIN_BUSY, newSpapr, SPAPR_KEY } from './spapr/backend.js';
@@ -162,12 +163,17 @@ function backendOfNumber(value: number): Backend {
 
 export const containerFamily: FileFamily = {
   open(tx, file, event) {
+    if (isProvidedByIommufd(tx)) return becomeIommufd(tx, file, event.seq);
     const container = newContainer(tx, file.complete ? -1 : event.seq);
     return Object.freeze({ ...file, object: container.id });
   },
   claims(event) {
     // An iommufd takes SET_IOMMU too, but never for the backends of POWER machines.
     return event.request === SET_IOMMU && backendOfNumber(Number(event.arg)) === 'spapr';
+  },
+  reveals(tx, file, event) {
+    const iommufd = revealedIommufd(tx, file, event);
+    return iommufd === undefined ? undefined : { file: iommufd, why: TOLD_BY_ANSWER };
   },
   ioctl,
   explain: (call) => explained(TYPE1_EXPLANATIONS, call),

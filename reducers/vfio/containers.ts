@@ -22,6 +22,7 @@ export function newContainer(tx: Tx, unknownSince: number): VfioContainer {
     groups: Object.freeze([]),
     mappings: OrderedMap.numeric<number, never>().freeze(),
     unknownSince,
+    had: 'nothing',
     vaddrInvalid: 0,
     dirtyTracking: false,
     bitmaps: OrderedMap.numeric<number, never>().freeze(),

@@ -17,6 +17,11 @@ export function noDeviceKey(group: number, name: string): string {
   return `vfio-group/${group}/no-device/${name}`;
 }
 
+/** That all devices of a group are mediated. */
+export function emulatedKey(group: number): string {
+  return `vfio-group/${group}/emulated`;
+}
+
 /** Facts of the IOMMU behind a set of groups. */
 export function iommuKey(groups: readonly number[], field: string): string {
   return `vfio-type1/${[...groups].sort((a, b) => a - b).join('+')}/${field}`;

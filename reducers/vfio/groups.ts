@@ -4,7 +4,7 @@ import { releaseContextIfDone } from '../iommufd/teardown.js';
 import type { OpenFile } from '../files/state.js';
 import type { Tx } from '../tx.js';
 import { hasDomain, patchGroup } from './containers.js';
-import { teach } from './facts.js';
+import { emulatedKey, teach } from './facts.js';
 import { detachGroup, detachUnseen, refreshHardware, unpinAll } from './membership.js';
 import type { VfioContainer, VfioGroup } from './state.js';
 
@@ -90,7 +90,7 @@ export function isNatureOpen(tx: Tx, container: VfioContainer): boolean {
 export function learnEmulated(call: Call, container: VfioContainer): void {
   for (const id of container.groups) {
     markEmulated(call.tx, id);
-    teach(call, `vfio-group/${id}/emulated`, 1);
+    teach(call, emulatedKey(id), 1);
   }
 }
 

@@ -161,6 +161,7 @@ export function detachUnseen(tx: Tx, seq: number): void {
 /** The last group is gone: no backend, no mappings, everything known again. */
 function clearContainer(tx: Tx, container: VfioContainer): void {
   const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
+  const had = mappings.size > 0 || container.had === 'mappings' ? 'mappings' : 'groups';
   for (const mapping of mappings.values()) unpin(tx, mapping);
   const first = mappings.firstKey();
   const last = mappings.lastKey();
@@ -170,6 +171,7 @@ function clearContainer(tx: Tx, container: VfioContainer): void {
     backend: 'none',
     spapr: null,
     unknownSince: -1,
+    had,
     vaddrInvalid: 0,
     dirtyTracking: false,
     ranges: null,

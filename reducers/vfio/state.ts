@@ -79,6 +79,8 @@ export interface VfioContainer {
   readonly mappings: RangeMap<DmaMapping>;
   /** `seq` since which mappings may exist that are not in `mappings`; -1 when all are known. */
   readonly unknownSince: number;
+  /** What it held when its last group left: of an iommufd, that would still be there. */
+  readonly had: 'nothing' | 'groups' | 'mappings';
   readonly vaddrInvalid: number;
   readonly dirtyTracking: boolean;
   /** By IOVA, for the few mappings whose bitmap holds anything of its own. */

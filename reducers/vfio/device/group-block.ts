@@ -82,21 +82,29 @@ export function groupOfDevice(tx: Tx, device: VfioDevice): number {
 
 /**
  * Whether BIND ends here, as the device is open through its group. On an iommufd an open device does not keep the
- * file of its group; a mediated device has its group for itself, so that its cdev stands for the one that is open.
+ * file of its group. A mediated device has its group for itself, so that its cdev stands for the one that is open; others may
+ * share theirs.
  */
 export function openThroughGroup(call: Call, device: VfioDevice): boolean {
   const { tx } = call;
   if (device.group !== 0) return false;
   const known = groupOfDevice(tx, device);
-  const groups: number[] = [];
+  const sole: number[] = [];
+  const shared: number[] = [];
   for (const other of tx.world.devices.values())
-    if (other.openCount > 0 && isSole(tx, other) && couldBe(tx, device, other.group)) groups.push(other.group);
-  if (known !== 0) return groups.includes(known) && refuse(call, R.openElsewhere);
-  const [first, second] = groups;
+    if (other.openCount > 0 && isClosed(tx, other.group) && couldBe(tx, device, other.group))
+      (isSole(tx, other) ? sole : shared).push(other.group);
+  if (known !== 0 && sole.includes(known)) return refuse(call, R.openElsewhere);
+  const [first, second] = known !== 0 ? shared.filter((group) => group === known) : [...sole, ...shared];
   if (first === undefined) return false;
   if (!call.failedByFact(R.openElsewhere.errno, `which group ${device.name} is in was not shown before`)) return false;
   if (second === undefined) keepAmong(call, device, [first]);
   return true;
+}
+
+/** A group whose own file is gone; one that is open would have refused the BIND before. */
+function isClosed(tx: Tx, groupId: number): boolean {
+  return tx.world.groups.get(groupId)?.file === 0;
 }
 
 function isSole(tx: Tx, { group }: VfioDevice): boolean {
