@@ -14,11 +14,16 @@ const key = fc.oneof(
   fc.nat(50).map((delta): U64 => fromBig((1n << 64n) - 1n - BigInt(delta))),
 );
 
-type Edit = { op: 'set' | 'delete'; key: U64 } | { op: 'deleteRange'; key: U64; to: U64 } | { op: 'snapshot' };
+type Edit =
+  | { op: 'set' | 'delete' | 'insert' | 'deleteIf'; key: U64 }
+  | { op: 'deleteRange'; key: U64; to: U64 }
+  | { op: 'snapshot' };
 
 const edit: fc.Arbitrary<Edit> = fc.oneof(
   { weight: 20, arbitrary: key.map((k): Edit => ({ op: 'set', key: k })) },
   { weight: 8, arbitrary: key.map((k): Edit => ({ op: 'delete', key: k })) },
+  { weight: 8, arbitrary: key.map((k): Edit => ({ op: 'insert', key: k })) },
+  { weight: 8, arbitrary: key.map((k): Edit => ({ op: 'deleteIf', key: k })) },
   {
     weight: 1,
     arbitrary: fc.tuple(key, key).map(([a, b]): Edit => {
@@ -27,6 +32,10 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
   },
   { weight: 2, arbitrary: fc.constant<Edit>({ op: 'snapshot' }) },
 );
+
+function isOdd(value: number): boolean {
+  return value % 2 === 1;
+}
 
 /** The model: pairs in a plain array, sorted when asked. */
 class Model {
@@ -38,15 +47,20 @@ class Model {
 
   apply(change: Edit, value: number): void {
     if (change.op === 'set') this.pairs.set(change.key, value);
+    if (change.op === 'insert' && !this.pairs.has(change.key)) this.pairs.set(change.key, value);
     if (change.op === 'delete') this.pairs.delete(change.key);
+    if (change.op === 'deleteIf' && isOdd(this.pairs.get(change.key) ?? 0)) this.pairs.delete(change.key);
     if (change.op === 'deleteRange')
       for (const k of [...this.pairs.keys()]) if (k >= change.key && k <= change.to) this.pairs.delete(k);
   }
 }
 
 function applyTo(map: OrderedMap<U64, number>, change: Edit, value: number): void {
+  const before = change.op === 'snapshot' ? undefined : map.get(change.key);
   if (change.op === 'set') map.set(change.key, value);
+  if (change.op === 'insert') assert.is(map.insert(change.key, value), before === undefined);
   if (change.op === 'delete') map.delete(change.key);
+  if (change.op === 'deleteIf') assert.is(map.deleteIf(change.key, isOdd), before !== undefined && isOdd(before));
   if (change.op === 'deleteRange') map.deleteRange(change.key, change.to);
 }
 
@@ -123,6 +137,13 @@ test('queries agree with a sorted array', () => {
       assert.is(map.lastKey(), sorted.at(-1)?.[0]);
       assert.is(map.first(), sorted[0]?.[1]);
       assert.is(map.last(), sorted.at(-1)?.[1]);
+      const passed: number[] = [];
+      const enough = (value: number): boolean => passed.push(value) > 50;
+      assert.is(map.some(enough), sorted.length > 50);
+      assert.equal(
+        passed,
+        sorted.slice(0, 51).map(([, value]) => value),
+      );
       assert.equal(
         [...map.keys()],
         sorted.map(([k]) => k),
@@ -200,6 +221,8 @@ test('a frozen map refuses every write, an open one is its own edit', () => {
   assert.throws(() => map.set(1, 2), /frozen/);
   assert.throws(() => map.delete(1), /frozen/);
   assert.throws(() => map.deleteRange(0, 9), /frozen/);
+  assert.throws(() => map.insert(0, 9), /frozen/);
+  assert.throws(() => map.deleteIf(0, isOdd), /frozen/);
   assert.is(map.get(1), 1);
 });
 

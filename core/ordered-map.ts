@@ -6,6 +6,11 @@ import { compareU64, type U64 } from './u64.js';
 type Tree<K, V> = InstanceType<typeof SortedBTree.default<K, V>>;
 const BTree = SortedBTree.default;
 
+/** What a search gives is put here, so that it allocates nothing. */
+const found: [never, never] = [undefined as never, undefined as never];
+const FOUND = Object.freeze({ break: true });
+const DELETE = Object.freeze({ delete: true });
+
 /** What may be a key: compared by value, ordered without locale. */
 export type Key = U64 | string;
 
@@ -81,30 +86,47 @@ export class OrderedMap<K extends Key, V> {
     return this;
   }
 
+  /** Enters what has a new key, in one search. False where the key is there: nothing changes then. */
+  insert(key: K, value: V): boolean {
+    if (this.#frozen) throw new Error('OrderedMap: write to a frozen snapshot');
+    return this.#tree.set(key, value, false);
+  }
+
   /** Whether the key was there. */
   delete(key: K): boolean {
     if (this.#frozen) throw new Error('OrderedMap: write to a frozen snapshot');
     return this.#tree.delete(key);
   }
 
+  /** Removes what is at a key if `isWanted` says so of it, in one search; whether it did. */
+  deleteIf(key: K, isWanted: (value: V) => boolean): boolean {
+    if (this.#frozen) throw new Error('OrderedMap: write to a frozen snapshot');
+    let deleted = false;
+    this.#tree.editRange(key, key, true, (_key, value) => {
+      deleted = isWanted(value);
+      return deleted ? DELETE : undefined;
+    });
+    return deleted;
+  }
+
   /** The value at the greatest key that is at most `key`. */
   floor(key: K): V | undefined {
-    return this.#tree.getPairOrNextLower(key)?.[1];
+    return this.#tree.getPairOrNextLower(key, found)?.[1];
   }
 
   /** The value at the greatest key below `key`. */
   lower(key: K): V | undefined {
-    return this.#tree.nextLowerPair(key)?.[1];
+    return this.#tree.nextLowerPair(key, found)?.[1];
   }
 
   /** The value at the least key that is at least `key`. */
   ceiling(key: K): V | undefined {
-    return this.#tree.getPairOrNextHigher(key)?.[1];
+    return this.#tree.getPairOrNextHigher(key, found)?.[1];
   }
 
   /** The value at the least key above `key`. */
   higher(key: K): V | undefined {
-    return this.#tree.nextHigherPair(key)?.[1];
+    return this.#tree.nextHigherPair(key, found)?.[1];
   }
 
   firstKey(): K | undefined {
@@ -131,6 +153,11 @@ export class OrderedMap<K extends Key, V> {
    */
   forRange(low: K, high: K, visit: (value: V, key: K) => boolean | undefined): void {
     this.#tree.forRange(low, high, true, (key, value) => (visit(value, key) === false ? { break: true } : undefined));
+  }
+
+  /** Whether a value is as asked. Allocates less than a walk over {@link values}. */
+  some(isWanted: (value: V) => boolean): boolean {
+    return this.#tree.forEachPair((_key, value) => (isWanted(value) ? FOUND : undefined)) === true;
   }
 
   /** Removes the keys `low..high` (both included); how many went. */

@@ -15,6 +15,7 @@ type TableFields<R> = { [F in keyof R]: R[F] extends OrderedMap<infer _K, infer 
 export class Tx {
   readonly world: World;
   #opened: OrderedMap<Key, unknown>[] = [];
+  #records: object[] = [];
   /** Counters that moved in this transaction; ids are given out on hot paths, so they reach the table at the end. */
   readonly #counters = new Map<string, number>();
   /** Files that memory was mapped by until now. */
@@ -76,6 +77,16 @@ export class Tx {
     return table;
   }
 
+  /**
+   * A copy of a record, open for writing until {@link commit}: for the few that nearly every event changes. Its holder
+   * puts it into its table.
+   */
+  openRecord<R extends object>(record: R): { -readonly [F in keyof R]: R[F] } {
+    const open = { ...record };
+    this.#records.push(open);
+    return open;
+  }
+
   /** The reference of some mapped memory to its file ends with the event. */
   letGo(file: number): void {
     this.#letGo.push(file);
@@ -94,6 +105,7 @@ export class Tx {
     const before = this.commit();
     this.#letGoBefore = this.#letGo.length;
     this.#opened = [];
+    this.#records = [];
     this.#counters.clear();
     this.#openAll(before);
     return before;
@@ -103,6 +115,7 @@ export class Tx {
   rollBack(to: World): void {
     this.#letGo.length = this.#letGoBefore;
     this.#opened = [];
+    this.#records = [];
     this.#counters.clear();
     this.#openAll(to);
   }
@@ -111,6 +124,7 @@ export class Tx {
   commit(): World {
     for (const [kind, id] of this.#counters) this.world.counters.set(kind, id);
     for (const table of this.#opened) table.freeze();
+    for (const record of this.#records) Object.freeze(record);
     for (const name of WORLD_TABLES) this.world[name].freeze();
     return Object.freeze({ ...this.world });
   }

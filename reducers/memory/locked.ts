@@ -84,21 +84,29 @@ export function charge(tx: Tx, kind: AccountKind, key: number, pages: number, ma
   if (pages === 0 && maybePages === 0) return;
   if (kind === 'space') {
     const before = tx.world.spaceLocked.get(key) ?? (tx.world.spaces.has(key) ? NOTHING_LOCKED : undefined);
-    if (before !== undefined) tx.world.spaceLocked.set(key, added(before, pages, maybePages, peak));
+    if (before !== undefined) add(tx, tx.world.spaceLocked, key, before, pages, maybePages, peak);
   } else {
     const user = nameOf(tx, key);
-    const before = tx.world.userLocked.get(user) ?? NOTHING_CHARGED;
-    tx.world.userLocked.set(user, added(before, pages, maybePages, peak));
+    add(tx, tx.world.userLocked, user, tx.world.userLocked.get(user) ?? NOTHING_CHARGED, pages, maybePages, peak);
   }
 }
 
-function added<A extends LockedPages>(account: A, pages: number, maybePages: number, peak: Peak | null = null): A {
-  return Object.freeze({
-    ...account,
-    pages: Math.max(0, account.pages + pages),
-    maybePages: Math.max(0, account.maybePages + maybePages),
-    peak: peak ?? account.peak,
-  });
+/** Every MAP and UNMAP comes here: an account is copied once in a transaction and then changed in place. */
+function add<A extends LockedPages>(
+  tx: Tx,
+  table: OrderedMap<number, A>,
+  key: number,
+  account: A,
+  pages: number,
+  maybePages: number,
+  peak?: Peak,
+): void {
+  const isOpen = !Object.isFrozen(account);
+  const open: { -readonly [F in keyof LockedPages]: LockedPages[F] } = isOpen ? account : tx.openRecord(account);
+  open.pages = Math.max(0, open.pages + pages);
+  open.maybePages = Math.max(0, open.maybePages + maybePages);
+  if (peak !== undefined) open.peak = peak;
+  if (!isOpen) table.set(key, open as A);
 }
 
 /** Changes an account; no-op for an address space that is gone. */
@@ -132,6 +140,6 @@ export function nameUser(tx: Tx, nameless: number, uid: number): void {
   if (moved === undefined) return;
   tx.world.userLocked.delete(nameless);
   const account = tx.world.userLocked.get(uid);
-  const sum = account === undefined ? moved : added(account, moved.pages, moved.maybePages);
-  tx.world.userLocked.set(uid, sum);
+  if (account === undefined) tx.world.userLocked.set(uid, moved);
+  else add(tx, tx.world.userLocked, uid, account, moved.pages, moved.maybePages);
 }

@@ -55,9 +55,11 @@ export function pinAdd(tx: Tx, spaceId: number, made: NewPin): number {
   const start = alignDown(made.start, PAGE_BYTES);
   const head = headKey(start, last);
   const pins = tx.openTable(tx.world.spaces, spaceId, 'pins');
-  const first = pins.get(head);
-  if (first === undefined || first.since === HOLLOW) {
-    pins.set(head, Object.freeze({ id: head, start, last, owner, key, since, next: first?.next ?? 0, prev: 0 }));
+  const alone: Pin = Object.freeze({ id: head, start, last, owner, key, since, next: 0, prev: 0 });
+  if (pins.insert(head, alone)) return head;
+  const first = pins.get(head) as Pin;
+  if (first.since === HOLLOW) {
+    pins.set(head, Object.freeze({ ...alone, next: first.next }));
     return head;
   }
   const id = FOLLOWER + tx.nextId('pins');
@@ -72,12 +74,14 @@ export function pinAdd(tx: Tx, spaceId: number, made: NewPin): number {
  * already: its id may belong to a newer one by now, which `since` tells.
  */
 export function pinRemove(tx: Tx, spaceId: number, id: number, since: number): void {
-  const pin = id === 0 ? undefined : tx.world.spaces.get(spaceId)?.pins.get(id);
-  if (pin === undefined || pin.since !== since || since === HOLLOW) return;
+  const space = id === 0 || since === HOLLOW ? undefined : tx.world.spaces.get(spaceId);
+  if (space === undefined) return;
   const pins = tx.openTable(tx.world.spaces, spaceId, 'pins');
+  if (id < FOLLOWER && pins.deleteIf(id, (pin) => pin.since === since && pin.next === 0)) return;
+  const pin = pins.get(id);
+  if (pin === undefined || pin.since !== since) return;
   if (id < FOLLOWER) {
-    if (pin.next === 0) pins.delete(id);
-    else pins.set(id, Object.freeze({ ...pin, since: HOLLOW }));
+    pins.set(id, Object.freeze({ ...pin, since: HOLLOW }));
     return;
   }
   pins.delete(id);

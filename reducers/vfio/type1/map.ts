@@ -117,13 +117,13 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
   }
   if (!call.predicted && outsideRanges(call, container, iova, last)) return;
   const vaddrLast = sub(add(vaddr, lengthOf(iova, last)), 1);
-  const pins = hasDomain(tx, container) && !call.predicted;
+  const inDomain = hasDomain(tx, container);
+  const pins = inDomain && !call.predicted;
   const question = pins ? judgePin(call, container, vaddr, vaddrLast, access) : undefined;
   if (question === STOPS) return;
   if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) return;
   if (question !== undefined && refuseLikely(call, question, R.memlock.id)) return;
-  if (container.ranges === null && hasDomain(tx, container) && call.failedByFact(R.range.errno, RANGES_NOT_TOLD))
-    return;
+  if (container.ranges === null && inDomain && call.failedByFact(R.range.errno, RANGES_NOT_TOLD)) return;
   if (!call.succeed('map-dma.ok')) {
     if (question !== undefined) explainShortage(call, question);
     return;
@@ -140,7 +140,7 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
       flags: access,
       space,
       vaddrInvalid: false,
-      pinned: hasDomain(tx, container),
+      pinned: inDomain,
       pin: question === undefined ? 0 : enterPin(tx, container.id, space, iova, last, vaddr, seq),
       lockedPages: question?.pages ?? 0,
       maybeLockedPages: question?.maybePages ?? 0,

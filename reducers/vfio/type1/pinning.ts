@@ -112,6 +112,5 @@ function isMemoryOff(device: VfioDevice | undefined): boolean {
 
 /** Devices are few, and hardly ever off: this saves looking up the memory of every mapping. */
 function someMemoryOff(call: Call): boolean {
-  for (const device of call.tx.world.devices.values()) if (isMemoryOff(device)) return true;
-  return false;
+  return call.tx.world.devices.some(isMemoryOff);
 }
