@@ -1,4 +1,4 @@
-import type { Bytes } from '../core/bytes.js';
+import { Bytes } from '../core/bytes.js';
 import type { MemNote } from '../core/event.js';
 import { lastOf, sub, type U64 } from '../core/u64.js';
 
@@ -17,6 +17,12 @@ export interface OutWrite {
 export interface PossibleAnswer {
   readonly errno: string;
   readonly rule: string;
+}
+
+/** The bytes of the note that begins at `addr`, which is the first one as a rule; empty where none does. */
+export function bytesFrom(notes: readonly MemNote[], addr: U64): Bytes {
+  for (const note of notes) if (note.addr === addr) return note.bytes;
+  return Bytes.EMPTY;
 }
 
 /** `count` bytes at `addr` out of one of the notes. */

@@ -2,7 +2,7 @@ import { Arena } from '../core/arena.js';
 import { Bytes } from '../core/bytes.js';
 import type { IoctlEvent, IoEvent, MemNote } from '../core/event.js';
 import { add, type U64 } from '../core/u64.js';
-import { find, type OutWrite, type PossibleAnswer } from './answer.js';
+import { bytesFrom, find, type OutWrite, type PossibleAnswer } from './answer.js';
 import type { Told } from './explain.js';
 import type { Families } from './family.js';
 import type { OpenFile, Process } from './files/state.js';
@@ -86,9 +86,7 @@ export class Call {
       this.arg = event.arg;
       this.memIn = event.memIn;
       this.memOut = event.memOut;
-      const first = event.memIn[0];
-      this.struct =
-        first === undefined ? Bytes.EMPTY : first.addr === event.arg ? first.bytes : this.#structElsewhere();
+      this.struct = bytesFrom(event.memIn, event.arg);
     } else {
       this.arg = 0;
       this.memIn = NO_NOTES;
@@ -105,10 +103,6 @@ export class Call {
     this.#faultHit = false;
     this.#told = undefined;
     this.#before = undefined;
-  }
-
-  #structElsewhere(): Bytes {
-    return this.memIn.find((note) => note.addr === this.arg)?.bytes ?? Bytes.EMPTY;
   }
 
   // ---- reading -------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ const FILE_RULES = {
   'clock, randomness or locale in the pure layers': ({ name, text }) =>
     PURE.test(name) && CODE.test(name) && !TEST.test(name) ? eachLine(withoutComments(text), IMPURE, name) : [],
   'left behind': ({ name, text }) => (CODE.test(name) ? eachLine(text, LEFT_BEHIND, name) : []),
+  'a merge that was not finished': ({ name, text }) => eachLine(text, /^(?:<{7}|>{7})(?= )/, name),
   'tests switched off': ({ name, text }) =>
     TEST.test(name) && name !== 'scripts/test.test.mjs' ? eachLine(text, /^\s*\w+\.(?:skip|only)\(/, name) : [],
   'import of a higher layer': ({ name, text }) => {

@@ -36,6 +36,7 @@ for (const [rule, bad, good] of [
   ['clock', ['reducers/a.ts', 'n.toLocaleString()'], ['reducers/a.ts', 'n.toString() // not n.toLocaleString()']],
   ['clock', ['core/a.ts', '/* long\n */ const r = Math.random();'], ['core/a.test.ts', 'Math.random()']],
   ['left behind', ['traces/a.c', '/* TO' + 'DO */'], ['traces/a.c', '/* to do */']],
+  ['a merge that was not finished', ['a.md', '# A\n' + '<'.repeat(7) + ' HEAD\n'], ['a.md', '# A\n<<<<\n']],
   ['left behind', ['core/a.ts', 'x as ' + 'any;'], ['core/a.ts', 'x as unknown;']],
   ['tests switched off', ['core/a.test.ts', "test.only('x', f);"], ['core/a.test.ts', "test('x', f);"]],
   ['higher layer', ['core/a.ts', "import '../reducers/b.js';"], ['reducers/a.ts', "import '../core/b.js';"]],
