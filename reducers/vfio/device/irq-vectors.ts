@@ -33,8 +33,18 @@ export function vectorBounds(tx: Tx, device: VfioDevice, index: number): VectorB
   const least = smallFact(tx, irqKey(device.name, index, 'count_from')) ?? 0;
   const max = index === IRQ_INTX ? 1 : index === IRQ_MSI ? MSI_MAX : MSIX_MAX;
   const most = smallFact(tx, irqKey(device.name, index, 'count_to')) ?? max;
+  // MSI has 1, 2, 4, .. 32 vectors.
+  if (index === IRQ_MSI) return { least: powerFrom(least), most: powerTo(most), usual: powerFrom(least) };
   // Nearly every device has a pin for INTx.
   return { least, most, usual: index === IRQ_INTX ? most : least };
+}
+
+function powerFrom(count: number): number {
+  return count === 0 ? 0 : 2 ** Math.ceil(Math.log2(count));
+}
+
+function powerTo(count: number): number {
+  return count === 0 ? 0 : 2 ** Math.floor(Math.log2(count));
 }
 
 function knownCount(tx: Tx, device: VfioDevice, index: number): number | undefined {

@@ -82,7 +82,7 @@ function enablingFails(call: Call, after: DeviceIrqs): boolean {
 
 /**
  * Where it is not known whether the device has the vectors, an EINVAL that nothing else explains says that it has not,
- * and any other answer that it has. True: the call ends here.
+ * and the answer that the request gets then says that it has. True: the call ends here.
  */
 function rangeDecides(
   call: Call,
@@ -94,17 +94,15 @@ function rangeDecides(
   const error = outcome.rule?.errno ?? '';
   if (error === R.range.errno || covers(bounds.least, request)) return false;
   const reason = `how many vectors index ${request.index} has was not asked yet (GET_IRQ_INFO), nor read from config space`;
-  if (covers(bounds.usual, request)) {
-    if (!call.failedByFact(R.range.errno, reason)) return false;
-  } else {
-    call.unknown(reason);
-    if (call.recordedErrno !== R.range.errno) {
-      if (call.recordedRet !== null && call.recordedErrno === error) teachBounds(call, device, request, true);
-      return false;
-    }
+  const part = covers(bounds.usual, request) ? 'usual' : call.partByFact(R.range.errno, reason);
+  if (part === 'lacks' || (part === 'usual' && call.failedByFact(R.range.errno, reason))) {
+    teachBounds(call, device, request, false);
+    return true;
   }
-  teachBounds(call, device, request, false);
-  return true;
+  if (part === 'open') call.unknown(reason);
+  if (part === 'has' || (part === 'open' && call.recordedRet !== null && call.recordedErrno === error))
+    teachBounds(call, device, request, true);
+  return false;
 }
 
 function covers(vectors: number, { start, count }: IrqRequest): boolean {
