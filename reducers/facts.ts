@@ -96,6 +96,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
   { pattern: 'vfio-device/*/migration_flags', field: 'flags', why: 'optional migration states' },
   { pattern: 'dmirror/*/free-pages', field: 'ret', why: 'what was done to a coherent test device since boot' },
   { pattern: 'dmirror/owner/*', field: 'owner', why: 'where the kernel keeps a device' },
+  { pattern: 'vfio-device/*/plane/*', field: 'drm_format', why: 'format and mode of an mdpy, which the host chose' },
   { pattern: 'vfio-device/*/ports', field: 'size', why: 'how many ports an mtty has' },
 ];
 

@@ -35,6 +35,7 @@ import { VIOMMU_RULES } from './iommufd/viommu.js';
 import { CONTAINER_RULES } from './vfio/container.js';
 import { CDEV_RULES } from './vfio/device/cdev.js';
 import { DEVICE_RULES as VFIO_DEVICE_RULES } from './vfio/device/device.js';
+import { DISPLAY_RULES } from './vfio/device/display.js';
 import { DMA_BUF_RULES } from './vfio/device/feature-dmabuf.js';
 import { LOGGING_RULES } from './vfio/device/feature-logging.js';
 import { FEATURE_RULES } from './vfio/device/feature.js';
@@ -101,6 +102,7 @@ const TABLES: readonly (readonly Rule[] | Readonly<Record<string, Rule>>)[] = [
   SPAPR_WINDOW_RULES,
   CDEV_RULES,
   VFIO_DEVICE_RULES,
+  DISPLAY_RULES,
   DMA_BUF_RULES,
   LOGGING_RULES,
   FEATURE_RULES,

@@ -5,11 +5,11 @@ import { releaseContextIfDone } from '../iommufd/teardown.js';
 import type { Tx } from '../tx.js';
 import { patchDevice } from './devices.js';
 import { ACCESS_ALIGNMENT_BYTES } from './emulated.js';
-import type { VfioDevice } from './state.js';
+import type { DeviceDriver, VfioDevice } from './state.js';
 
 /** An answer told which driver a device has; one that was bound as a device and is mediated turns into an access. */
-export function tellDriver(tx: Tx, device: VfioDevice, driver: 'pci' | 'mdev' | 'mtty', seq: number): void {
-  if (device.driver !== 'unknown' && !(device.driver === 'mdev' && driver === 'mtty')) return;
+export function tellDriver(tx: Tx, device: VfioDevice, driver: Exclude<DeviceDriver, 'unknown'>, seq: number): void {
+  if (device.driver !== 'unknown' && !(device.driver === 'mdev' && driver !== 'pci' && driver !== 'mdev')) return;
   patchDevice(tx, device.name, { driver });
   const { iommufd, devid } = device;
   if (driver === 'pci' || iommufd === 0 || !tx.world.iommufds.has(iommufd)) return;

@@ -26,7 +26,7 @@ const R = EMULATED_RULES;
 export const ACCESS_ALIGNMENT_BYTES = 4096;
 
 export function isMediated(device: VfioDevice): boolean {
-  return device.driver === 'mdev' || device.driver === 'mtty';
+  return device.driver !== 'pci' && device.driver !== 'unknown';
 }
 
 /** Binds a mediated device to a context; gives the object id. */

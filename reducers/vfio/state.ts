@@ -116,7 +116,7 @@ export interface VfioGroup {
 }
 
 /** The driver behind a device, as far as its name and answers tell. */
-export type DeviceDriver = 'pci' | 'mtty' | 'mdev' | 'unknown';
+export type DeviceDriver = 'pci' | 'mtty' | 'mdpy' | 'mbochs' | 'mdev' | 'unknown';
 
 /** Interrupts of a device while it is open. `type` is an IRQ index, or -1 for none. */
 export interface DeviceIrqs {

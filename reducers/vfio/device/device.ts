@@ -1,5 +1,6 @@
 import type { IoctlEvent } from '../../../core/event.js';
 import type { Call } from '../../call.js';
+import type { DisplayDriver } from '../../devices/vfio-display.js';
 import { explained } from '../../explain.js';
 import type { FileFamily } from '../../family.js';
 import {
@@ -36,6 +37,7 @@ import {
 } from '../uapi.js';
 import { deviceKey, smallFact, teach } from '../facts.js';
 import { attachPt, bindIommufd, detachPt } from './cdev.js';
+import { displayOf, planeShows, queryPlane } from './display.js';
 import { DEVICE_EXPLANATIONS } from './explain.js';
 import { feature } from './feature.js';
 import { hotReset, hotResetInfo } from './hot-reset.js';
@@ -113,6 +115,8 @@ function pciCommand(call: Call, command: number): boolean {
 /** Mediated devices of drivers that are not known here may have displays, or be no PCI device at all. */
 function otherCommand(call: Call, device: VfioDevice, command: number): boolean {
   if (device.driver === 'mtty') return false;
+  const display = displayOf(device);
+  if (display !== undefined) return displayCommand(call, display, command);
   const theirs = [
     DEVICE_QUERY_GFX_PLANE,
     DEVICE_GET_GFX_DMABUF,
@@ -123,6 +127,17 @@ function otherCommand(call: Call, device: VfioDevice, command: number): boolean 
   if (!theirs.includes(command)) return false;
   call.unknown('the driver of the device is not known');
   if (PCI_ONLY.includes(command)) pciShows(call, device, command);
+  if (command === DEVICE_QUERY_GFX_PLANE) planeShows(call, device);
+  return true;
+}
+
+function displayCommand(call: Call, display: DisplayDriver, command: number): boolean {
+  if (command === DEVICE_QUERY_GFX_PLANE) {
+    queryPlane(call, display);
+    return true;
+  }
+  if (display === 'mdpy' || command !== DEVICE_GET_GFX_DMABUF) return false;
+  call.unknown('which dma-bufs the display has depends on the modes that were set');
   return true;
 }
 

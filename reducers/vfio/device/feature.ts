@@ -26,6 +26,7 @@ import {
   FEATURE_SET,
   MIGRATION_PRE_COPY,
 } from '../uapi.js';
+import { displayOf } from './display.js';
 import { dataSize, migrationInfo } from './feature-migration.js';
 import { dmaBuf } from './feature-dmabuf.js';
 import { loggingReport, loggingStart } from './feature-logging.js';
@@ -145,6 +146,7 @@ function present(call: Call, device: VfioDevice, number: number): boolean {
   const fact = FACT_OF.get(number);
   if (fact === undefined) return refuse(call, R.unsupported);
   if (device.driver === 'mtty') return !MTTY_HAS.includes(fact) && refuse(call, R.unsupported);
+  if (displayOf(device) !== undefined) return refuse(call, R.unsupported);
   const key = deviceKey(device.name, `feature/${fact}`);
   if (smallFact(call.tx, key) === 1) return false;
   // What comes after this check shows the feature too.

@@ -4,6 +4,7 @@ import type { Call } from '../../call.js';
 import { deviceOf, patchDevice } from '../devices.js';
 import { deviceKey } from '../facts.js';
 import { takeStruct } from '../payload.js';
+import { displayInfo, displayOf } from './display.js';
 import type { Rule } from '../rules.js';
 import { DEVICE_FLAG_CAPS, DEVICE_FLAG_PCI, PCI_NUM_IRQS, PCI_NUM_REGIONS } from '../uapi.js';
 
@@ -30,6 +31,8 @@ export function deviceInfo(call: Call): void {
   call.extentBytes = Math.min(argsz, STRUCT_BYTES);
   if (!call.succeed('device-info.ok')) return;
   patchDevice(call.tx, device.name, { infoAsked: true });
+  const display = displayOf(device);
+  if (display !== undefined) return displayInfo(call, display);
   if (device.driver === 'mtty') {
     call.out32(4, DEVICE_FLAG_PCI, 'flags');
     call.out32(8, PCI_NUM_REGIONS, 'num_regions');

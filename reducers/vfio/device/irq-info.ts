@@ -1,3 +1,4 @@
+import { find } from '../../answer.js';
 import type { Call } from '../../call.js';
 import { deviceOf } from '../devices.js';
 import { smallFact } from '../facts.js';
@@ -17,6 +18,7 @@ import {
   IRQ_REQ,
   PCI_NUM_IRQS,
 } from '../uapi.js';
+import { displayOf } from './display.js';
 import { irqKey, isExpress } from './irq-vectors.js';
 import { mttyUntold } from './mtty-irqs.js';
 
@@ -45,6 +47,7 @@ export function irqInfo(call: Call): void {
   const index = struct.u32(8);
   call.extentBytes = STRUCT_BYTES;
   if (device.driver === 'mtty') return mttyIrq(call, device, index);
+  if (displayOf(device) !== undefined) return displayIrq(call, device, index);
   if (device.driver === 'pci') return pciIrq(call, device, index);
   const told = smallFact(call.tx, irqKey(device.name, index, 'count'));
   const happened =
@@ -57,11 +60,22 @@ export function irqInfo(call: Call): void {
   call.learn32(12, irqKey(device.name, index, 'count'), 'count');
 }
 
-/** Every PCI device has MSI-X's index and the request interrupt, of which mediated devices have none. */
+/**
+ * Every PCI device has MSI-X's index and the request interrupt. Of mediated devices some have neither, and the displays no
+ * vectors of any, and no flags but the caller's.
+ */
 function requestShows(call: Call, device: VfioDevice, index: number, happened: boolean): void {
   if (index !== IRQ_REQ && index !== IRQ_MSIX) return;
-  if (happened) tellDriver(call.tx, device, 'pci', call.event.seq);
-  else if (call.recordedErrno === 'EINVAL') tellDriver(call.tx, device, 'mdev', call.event.seq);
+  if (!happened) {
+    if (call.recordedErrno === 'EINVAL') tellDriver(call.tx, device, 'mdev', call.event.seq);
+    return;
+  }
+  const told = find(call.memOut, call.arg, STRUCT_BYTES);
+  if (told === undefined) return;
+  const signals = (told.u32(4) & ~call.struct.u32(4) & IRQ_INFO_EVENTFD) !== 0;
+  const pci = index === IRQ_REQ ? told.u32(12) === 1 : signals;
+  if (pci) tellDriver(call.tx, device, 'pci', call.event.seq);
+  else if (index === IRQ_REQ) tellDriver(call.tx, device, 'mdev', call.event.seq);
 }
 
 function pciIrq(call: Call, device: VfioDevice, index: number): void {
@@ -75,6 +89,13 @@ function pciIrq(call: Call, device: VfioDevice, index: number): void {
   }
   if (index === IRQ_ERR || index === IRQ_REQ) call.out32(12, 1, 'count');
   else call.learn32(12, irqKey(device.name, index, 'count'), 'count');
+}
+
+/** mdpy counts its interrupts by what a GET_INFO said, as mtty does; there are no vectors of any. */
+function displayIrq(call: Call, device: VfioDevice, index: number): void {
+  if (index >= PCI_NUM_IRQS && refuse(call, R.index)) return;
+  if (device.driver === 'mdpy' && mttyUntold(call, device, R.index)) return;
+  if (call.succeed('irq-info.display')) call.out32(12, 0, 'count');
 }
 
 function mttyIrq(call: Call, device: VfioDevice, index: number): void {

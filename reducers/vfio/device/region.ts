@@ -2,6 +2,7 @@ import { Bytes, putU32 } from '../../../core/bytes.js';
 import { add, mul, type U64 } from '../../../core/u64.js';
 import { find } from '../../answer.js';
 import type { Call } from '../../call.js';
+import { displayOfFramebuffer } from '../../devices/vfio-display.js';
 import { mttyRegionBytes } from '../../devices/vfio-mtty.js';
 import { deviceOf } from '../devices.js';
 import { deviceKey, numberFact, smallFact, teach } from '../facts.js';
@@ -22,6 +23,7 @@ import {
   REGION_WRITE,
 } from '../uapi.js';
 import { configOf, isPorts, msixTable } from './config-space.js';
+import { displayOf, displayRegionInfo } from './display.js';
 
 /**
  * VFIO_DEVICE_GET_REGION_INFO (`vfio_get_region_info`, then the driver's part). Struct: argsz 0, flags 4, index 8,
@@ -60,6 +62,8 @@ export function regionInfo(call: Call): void {
   const index = struct.u32(8);
   call.extentBytes = STRUCT_BYTES;
   if (device.driver === 'mtty') return mttyRegion(call, device, index);
+  const display = displayOf(device);
+  if (display !== undefined) return displayRegionInfo(call, display, index, R.index, regionKey(device.name, 0, 'size'));
   if (device.driver === 'unknown' && index === PCI_VGA_REGION) {
     call.unknown('the driver of the device is not known');
     return;
@@ -75,14 +79,20 @@ export function regionInfo(call: Call): void {
   outOffset(call, device, index);
   const size = learnSize(call, device, index);
   const flags = device.driver === 'pci' ? pciFlags(call, device, index, size) : learnFlags(call, device, index);
-  if (index === PCI_CONFIG_REGION && size !== undefined) configShows(call, device, size);
+  if (size !== undefined) placeShows(call, device, index, size);
   if (flags !== undefined && (flags & REGION_CAPS) !== 0) capabilities(call, device, index);
 }
 
-/** The size of config space tells mtty and PCI devices from each other. */
-function configShows(call: Call, device: VfioDevice, size: U64): void {
-  if (size === MTTY_CONFIG_BYTES) tellDriver(call.tx, device, 'mtty', call.event.seq);
-  else if (size === 256 || size === 4096) tellDriver(call.tx, device, 'pci', call.event.seq);
+/** The size of config space, and where the first BAR is, tell the kernel's sample devices and PCI devices from each other. */
+function placeShows(call: Call, device: VfioDevice, index: number, size: U64): void {
+  if (device.driver === 'pci') return;
+  const offset = numberFact(call.tx, regionKey(device.name, index, 'offset'));
+  const inOrder = offset === offsetOf(index);
+  const { seq } = call.event;
+  if (index === PCI_CONFIG_REGION && size === MTTY_CONFIG_BYTES && inOrder) tellDriver(call.tx, device, 'mtty', seq);
+  else if (index === PCI_CONFIG_REGION && (size === 256 || size === 4096)) tellDriver(call.tx, device, 'pci', seq);
+  const display = index === 0 && offset !== undefined ? displayOfFramebuffer(offset) : undefined;
+  if (display !== undefined) tellDriver(call.tx, device, display, seq);
 }
 
 export function regionKey(device: string, index: number, field: string): string {

@@ -18,6 +18,7 @@ import {
   IRQ_MSIX,
   PCI_NUM_IRQS,
 } from '../uapi.js';
+import { displayOf, displaySetIrqs } from './display.js';
 import { type IrqOutcome, irqUnknown } from './irq-outcome.js';
 import { IRQ_HEAD_BYTES, type IrqRequest, SET_IRQS_RULES as R, validRequest } from './irq-request.js';
 import { IRQ_INFO_NO_RESIZE_KNOWN, msiResizes, teachBounds, type VectorBounds, vectorBounds } from './irq-vectors.js';
@@ -32,6 +33,7 @@ import { mttyIrqs } from './mtty-irqs.js';
  * do not exclude anything. DATA_NONE and DATA_BOOL on a trigger are for loopback tests: nothing changes.
  */
 export function setIrqs(call: Call): void {
+  if (displayOf(deviceOf(call)) !== undefined) return displaySetIrqs(call);
   const struct = takeStruct(call, IRQ_HEAD_BYTES, R.argsz);
   if (struct === undefined) return;
   const device = deviceOf(call);

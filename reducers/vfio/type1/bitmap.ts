@@ -146,7 +146,7 @@ export class DirtyReport {
 function isQuiet(tx: Tx, container: VfioContainer): boolean {
   for (const device of tx.world.devices.values()) {
     if (!container.groups.includes(device.group)) continue;
-    if (device.driver !== 'mtty' && device.driver !== 'pci') return false;
+    if (device.driver === 'mdev' || device.driver === 'unknown') return false;
   }
   return true;
 }
