@@ -312,7 +312,6 @@ function learnSize(call: Call, ioas: Ioas): number | undefined {
   call.tx.world.facts.set(key, Object.freeze({ value: new Bytes(value), since: call.event.seq }));
   call.out32(0, total, 'argsz');
   call.noteLearned();
-  call.out32(0, total, 'argsz');
   return total;
 }
 
