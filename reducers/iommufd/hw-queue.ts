@@ -130,6 +130,8 @@ function pinAndMake(call: Call, viommu: Viommu, start: U64, whole: U64): void {
   if (before !== undefined) patchObject(tx, contextId, before, { users: before.users + 1 });
 }
 
+const PAGES_APART = 'whether the pages are next to each other is not recorded';
+
 /** Whether the queue comes to be. Predicts. */
 function judge(call: Call, viommu: Viommu, access: AccessObject, start: U64, whole: U64): boolean {
   const { tx } = call;
@@ -140,8 +142,11 @@ function judge(call: Call, viommu: Viommu, access: AccessObject, start: U64, who
   const refused = attach ?? refusePin(tx, contextId, attached, start, whole, false);
   if (refused !== undefined && refused.unknown === '') return refuse(call, refused);
   if (refused !== undefined && predictRefusal(call, refused)) return false;
-  if (whole > PAGE) call.unknown('whether the pages are next to each other is not recorded');
-  return placed(call, viommu) && sized(call, viommu) && call.succeed('hw-queue.ok');
+  // Pages that do not lie together fail it before its place is looked at.
+  if (whole > PAGE && call.failedByFact('EFAULT', PAGES_APART)) return false;
+  if (!placed(call, viommu)) return false;
+  if (whole > PAGE) call.unknown(PAGES_APART);
+  return sized(call, viommu) && call.succeed('hw-queue.ok');
 }
 
 /** Whether the queue can have its index; false when the handler stops. */

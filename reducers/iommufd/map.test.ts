@@ -123,6 +123,14 @@ test('MAP_FILE', () => {
   b.mockDomain(ioas);
   decidedBy(mapFile(b, ioas, 5, 4096, 8192), 'EINVAL', 'pages.file-size');
   decidedBy(mapFile(b, ioas, 6, 0, 4096), 'EINVAL', 'pages.file-kind');
+  for (const path of ['/dev/null', '/dev/null<char 1:3>', 'pipe:[123]', 'anon_inode:inotify', '/proc/1/maps']) {
+    b.event(ev('open', { path, ret: 7, retPath: path }));
+    decidedBy(mapFile(b, ioas, 7, 0, 4096), 'EINVAL', 'pages.file-kind');
+  }
+  for (const path of ['/tmp/x', 'x', '/dev/sock:[1]']) {
+    b.event(ev('open', { path, ret: 7, retPath: path }));
+    assert.match(mapFile(b, ioas, 7, 0, 4096).unknown, /whether the file is a memory file/);
+  }
   decidedBy(mapFile(b, ioas, 5, 4096, 4096), '', 'map.ok');
   keep(b);
 });

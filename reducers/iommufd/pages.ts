@@ -26,6 +26,9 @@ const FILE_SIZE = refusal('EINVAL', 'pages.file-size');
 const KIND_UNKNOWN = notKnown('whether the file is a memory file was not recorded', 'EINVAL');
 const SIZE_UNKNOWN = notKnown('the size of the file was not recorded: ftruncate, fallocate', 'EINVAL');
 const MEMORY_PATH = /^\/dev\/(shm|hugepages)\//;
+/** What strace prints for files that lie in no file system with memory: pipes and sockets, devices, and what the kernel shows of itself. */
+const NO_MEMORY =
+  /^anon_inode:|^[\w-]+:\[|^\/(?:proc|sys)\/|^\/dev\/(?:null|zero|full|u?random|tty\d*|ptmx|pts\/\d+|console|kvm)$|<(?:char|block) \d+:\d+>$/;
 
 /** First byte of the memory of an area. */
 export function areaAddress(area: Area): U64 {
@@ -70,8 +73,10 @@ function probe(tx: Tx, pages: IoPages, firstByte: U64, lastByte: U64, request: P
 function probeFile(tx: Tx, pages: IoPages, lastByte: U64): Refusal | undefined {
   const file = tx.world.files.get(pages.file);
   const kind = file?.kind ?? 'unknown';
-  const isMemory = kind === 'memfd' || MEMORY_PATH.test(file?.path ?? '');
-  if (!isMemory) return kind === 'unknown' || kind === 'other' ? KIND_UNKNOWN : FILE_KIND;
+  const path = file?.path ?? '';
+  const isMemory = kind === 'memfd' || MEMORY_PATH.test(path);
+  const inDoubt = kind === 'unknown' || (kind === 'other' && !NO_MEMORY.test(path));
+  if (!isMemory) return inDoubt ? KIND_UNKNOWN : FILE_KIND;
   if (file === undefined || file.sizeBytes === null) return SIZE_UNKNOWN;
   const last = add(add(pages.base, alignDown(lastByte, PAGE)), PAGE - 1);
   return last >= file.sizeBytes ? FILE_SIZE : undefined;

@@ -154,6 +154,12 @@ test('HW_QUEUE_ALLOC', () => {
   decidedBy(first, '', 'hw-queue.ok');
   decidedBy(queueAlloc(b, viommu, APERTURE, 4096), 'EEXIST', 'hw-queue.taken');
   decidedBy(b.unmap(ioas, APERTURE, 0x2000), 'EBUSY', 'unmap.locked');
+  // Pages that lie apart would have failed it before; an error that comes later shows that they do not.
+  decidedBy(queueAlloc(b, viommu, APERTURE, 8192), 'EEXIST', 'hw-queue.taken');
+  const other = viommuAlloc(s).u32(20);
+  const long = queueAlloc(b, other, APERTURE, 8192);
+  assert.match(long.unknown, /next to each other/);
+  decidedBy(b.destroy(long.u32(20)), '', 'destroy.ok');
   const second = queueAlloc(b, viommu, APERTURE, 4096, [16, 1]);
   decidedBy(b.destroy(first.u32(20)), 'EBUSY', 'destroy.busy');
   decidedBy(b.destroy(second.u32(20)), '', 'destroy.ok');
