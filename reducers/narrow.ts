@@ -48,7 +48,7 @@ function excludedByContainer(call: Call, container: VfioContainer, rule: string)
   if (NEEDS_MAPPING.has(rule) && allKnown && mappings.size === 0) return true;
   if (rule === 'map-dma.entry-limit') return allKnown && mappings.size < container.entryLimit;
   if (NEEDS_IOMMU.has(rule)) return container.groups.length > 0 && !hasDomain(call.tx, container);
-  if (rule === 'map-dma.dirty-bitmap') return !container.dirtyTracking;
+  if (rule === 'map-dma.dirty-bitmap') return container.dirtyTracking === false;
   if (rule === 'unmap-dma.vaddr-mediated') return !mayHaveEmulated(call, container);
   if (rule === 'dirty-pages.v1') return backend === 'type1v2';
   return V2_ONLY.has(rule) && backend === 'type1';

@@ -4,6 +4,7 @@ import {
   accessIds,
   addItem,
   changeAccessIoas,
+  refusedUnseen,
   destroyAccess,
   dropItem,
   makeAccess,
@@ -15,7 +16,7 @@ import { handOutFd } from '../iommufd/eventq.js';
 import { nthAreaIova, PAGE } from '../iommufd/iopt.js';
 import { predictRefusal } from '../iommufd/refuse.js';
 import type { Rule } from '../iommufd/rules.js';
-import type { AccessObject } from '../iommufd/state.js';
+import type { AccessObject, Ioas } from '../iommufd/state.js';
 import { probeBuffer } from '../iommufd/user-buffer.js';
 import { sameMemory } from './mock-compare.js';
 
@@ -71,7 +72,7 @@ export function createAccess(call: Call): void {
     destroyAccess(tx, contextId, access.id);
     return;
   }
-  if (!call.succeed('create-access.ok')) return;
+  if (refusedUnseen(call, contextId, ioasId) || !call.succeed('create-access.ok')) return;
   const path = 'anon_inode:[iommufd_test_staccess]';
   handOutFd(call, 16, 'out_access_fd', 'iommufd-access', path, `${contextId}/${access.id}`);
 }
@@ -139,9 +140,15 @@ function differs(call: Call, found: Found, iova: number | bigint, last: number |
 export function destroyAccessPages(call: Call): void {
   const found = accessOfFd(call);
   if (found === undefined) return;
+  const { contextId, access } = found;
   const id = call.struct.u32(16);
-  if (!found.access.items.some((item) => item.id === id) && call.fail('ENOENT', 'destroy-pages.item')) return;
-  if (call.succeed('destroy-pages.ok')) dropItem(call.tx, found.contextId, found.access, id);
+  if (!access.items.some((item) => item.id === id)) {
+    // An item of areas that are not known was given out, and is not kept here.
+    const since = ioasOf(call, found)?.unknownSince ?? -1;
+    if (since >= 0 && id < access.nextItem) call.unknown(`mappings unknown since event ${since}`);
+    else if (call.fail('ENOENT', 'destroy-pages.item')) return;
+  }
+  if (call.succeed('destroy-pages.ok')) dropItem(call.tx, contextId, access, id);
 }
 
 export function accessRw(call: Call): void {
@@ -178,11 +185,15 @@ function faults(call: Call, start: U64, count: U64, write: boolean): boolean {
  */
 function targetIova(call: Call, found: Found, at: number, syz: boolean): U64 {
   if (!syz) return call.struct.u64(at);
-  const key = typedObject(call.tx, found.contextId, found.access.ioas, 'ioas')?.ioas;
-  const ioas = key === undefined ? undefined : call.tx.world.ioases.get(key);
+  const ioas = ioasOf(call, found);
   if (ioas === undefined) return 0;
   if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
   return nthAreaIova(ioas, call.struct.u32(at), call.struct.u32(at + 4));
+}
+
+function ioasOf(call: Call, found: Found): Ioas | undefined {
+  const key = typedObject(call.tx, found.contextId, found.access.ioas, 'ioas')?.ioas;
+  return key === undefined ? undefined : call.tx.world.ioases.get(key);
 }
 
 export function accessReplaceIoas(call: Call): void {
@@ -196,5 +207,5 @@ export function accessReplaceIoas(call: Call): void {
   call.trial();
   const refused = changeAccessIoas(call.tx, contextId, access.id, ioasId);
   if (refused !== undefined) predictRefusal(call, refused);
-  else call.succeed('access-replace.ok');
+  else if (!refusedUnseen(call, contextId, ioasId)) call.succeed('access-replace.ok');
 }

@@ -1,3 +1,4 @@
+import type { Tx } from '../tx.js';
 import { alignUp, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import { installFd } from '../files/fds.js';
@@ -33,7 +34,14 @@ export function refuseDmaBuf(call: Call, file: OpenFile, last: U64): boolean {
     return false;
   }
   if (buffer.lengthBytes <= last && call.fail('EINVAL', 'map-file.dma-buf-size')) return true;
+  if (buffer.revoked === null) return !call.unknown('whether the dma-buf is revoked is not in the recording');
   return buffer.revoked && call.fail('ENODEV', 'map-file.dma-buf-revoked');
+}
+
+/** After a command of the self-tests that was not seen: it may have revoked any of them, or made it valid again. */
+export function forgetRevoked(tx: Tx): void {
+  for (const [id, buffer] of [...tx.world.dmaBufs])
+    tx.world.dmaBufs.set(id, Object.freeze({ ...buffer, revoked: null }));
 }
 
 /** IOMMU_TEST_OP_DMABUF_GET: length at 16, flags at 20. */

@@ -1,3 +1,4 @@
+import type { Call } from '../call.js';
 import type { Event } from '../../core/event.js';
 import { type Interval, rangeAt } from '../../core/interval.js';
 import { add, lastOf, min, modPow2, type U64 } from '../../core/u64.js';
@@ -103,6 +104,14 @@ export function changeAccessIoas(tx: Tx, contextId: number, accessId: number, io
   }
   patchObject(tx, contextId, typedObject(tx, contextId, accessId, 'access') as AccessObject, { ioas: ioasId });
   return undefined;
+}
+
+/** Whether the kernel refused to attach an access for areas that were not seen, which are not aligned as it needs. */
+export function refusedUnseen(call: Call, contextId: number, ioasId: number): boolean {
+  const since = typedObject(call.tx, contextId, ioasId, 'ioas')
+    ? ioasOfObject(call.tx, contextId, ioasId).unknownSince
+    : -1;
+  return since >= 0 && call.failedByFact('EADDRINUSE', `mappings unknown since event ${since}`);
 }
 
 /** Ends an access: lets go of all pages, detaches, frees its id. */

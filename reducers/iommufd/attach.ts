@@ -11,8 +11,10 @@ import {
   ioasByKey,
   ioasOfObject,
   isFreeId,
+  isIdGuessed,
   nextObjectId,
   objectOf,
+  objectsUnknown,
   patchContext,
   patchObject,
   putObject,
@@ -202,10 +204,11 @@ function changePt(
   change: Change,
 ): Attached | Refusal {
   const object = objectOf(tx, contextId, ptId);
-  if (object === undefined) {
-    const since = contextOf(tx, contextId).unknownSince;
-    return since < 0 ? NO_OBJECT : notKnown(`objects unknown since event ${since}`);
-  }
+  const since = contextOf(tx, contextId).unknownSince;
+  // Where objects are unknown, what this call makes has an id that is not told yet.
+  const unsure = object === undefined || object.since === seq || isIdGuessed(tx, contextId, object);
+  if (since >= 0 && unsure) return notKnown(objectsUnknown(since));
+  if (object === undefined) return NO_OBJECT;
   switch (object.type) {
     case 'hwpt-paging':
     case 'hwpt-nested':

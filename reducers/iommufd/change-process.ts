@@ -1,7 +1,7 @@
 import type { Call } from '../call.js';
 import { askLimit, type LimitQuestion, limitText } from '../memory/memlock.js';
 import { chargePages, questionOf } from './charges.js';
-import { contextOf, ioasByKey } from './context.js';
+import { contextOf, ioasByKey, objectsUnknown } from './context.js';
 import { countHeld, NOT_HELD } from './held-pages.js';
 import type { Rule } from './rules.js';
 import type { Area, IoPages } from './state.js';
@@ -30,8 +30,9 @@ export function changeProcess(call: Call): void {
   if (call.struct.u32(4) !== 0 && call.fail('EOPNOTSUPP', 'change-process.reserved')) return;
   const { tx } = call;
   const keys: number[] = [];
-  for (const object of contextOf(tx, call.file.object).objects.values())
-    if (object.type === 'ioas') keys.push(object.ioas);
+  const context = contextOf(tx, call.file.object);
+  if (context.unknownSince >= 0) call.unknown(objectsUnknown(context.unknownSince));
+  for (const object of context.objects.values()) if (object.type === 'ioas') keys.push(object.ioas);
   for (const key of keys) {
     const ioas = ioasByKey(tx, key);
     if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);

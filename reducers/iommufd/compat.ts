@@ -2,8 +2,9 @@ import { Bytes, putU32, putU64 } from '../../core/bytes.js';
 import { rangeAt } from '../../core/interval.js';
 import { add, lastOf, modPow2, sub, type U64, U64_MAX } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { contextOf, ioasByKey, markContextUnknown, recorded32, typedObject } from './context.js';
+import { contextOf, ioasByKey, recorded32, typedObject } from './context.js';
 import { commonPageSizes } from './domain.js';
+import { afterUnseen } from './forget.js';
 import { addSharer, pinArea, sharePages, unpinArea } from './held-pages.js';
 import { deleteArea, insertArea, usableRanges } from './iopt.js';
 import { learnRanges, pendingText, rangeCountKey, rangesFrom, tableKey } from './limits.js';
@@ -153,7 +154,7 @@ function hasPayload(call: Call, bytes: number, rule: string): boolean {
   if (call.struct.length >= 4 && call.struct.u32(0) < bytes && call.fail('EINVAL', rule)) return false;
   const shown = call.struct.length;
   if (probeBuffer(call, add(call.arg, shown), bytes - shown, false) === 'fault') call.fail('EFAULT', 'common.fault');
-  else if (call.unknown('payload not recorded')) markContextUnknown(call.tx, call.file.object, call.event.seq);
+  else if (call.unknown('payload not recorded')) afterUnseen(call);
   return false;
 }
 

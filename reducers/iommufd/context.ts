@@ -138,12 +138,22 @@ export function markContextUnknown(tx: Tx, contextId: number, seq: number): void
 
 // ---- lookups that answer for a missing object ---------------------------------------------------------------
 
+/** Why a call is unknown that depends on objects which the recording may not show. */
+export function objectsUnknown(since: number): string {
+  return `objects unknown since event ${since}`;
+}
+
 /** Predicts for an id that no object has (or one of another type): ENOENT, or unknown where the past is. */
 export function missing(call: Call, contextId: number, rule: string, errno = 'ENOENT'): boolean {
   const since = contextOf(call.tx, contextId).unknownSince;
   if (since < 0) return call.fail(errno, rule);
-  call.unknown(`objects unknown since event ${since}`);
+  call.unknown(objectsUnknown(since));
   return true;
+}
+
+/** Whether it may be another object that has this id: that of an access is never shown, and counts on no object being missed. */
+export function isIdGuessed(tx: Tx, contextId: number, object: IommuObject): boolean {
+  return object.type === 'access' && contextOf(tx, contextId).unknownSince >= 0;
 }
 
 /** The object of a type, or undefined after a prediction was made. */
@@ -172,13 +182,13 @@ function isGone(object: IommuObject): boolean {
 export function lookupIoas(call: Call, id: number, rule: string, contextId = call.file.object): Ioas | undefined {
   const object = typedObject(call.tx, contextId, id, 'ioas');
   if (object !== undefined) return call.tx.world.ioases.get(object.ioas);
-  const other = objectOf(call.tx, contextId, id) !== undefined;
-  if (other) {
+  const other = objectOf(call.tx, contextId, id);
+  if (other !== undefined && !isIdGuessed(call.tx, contextId, other)) {
     call.fail('ENOENT', rule);
     return undefined;
   }
   missing(call, contextId, rule);
-  if (call.recordedRet !== -1 && call.recordedRet !== null && id > 0 && id <= MAX_ID)
+  if (other === undefined && call.recordedRet !== -1 && call.recordedRet !== null && id > 0 && id <= MAX_ID)
     addIoas(call.tx, contextId, id, call.event.seq, call.event.seq);
   return undefined;
 }
@@ -255,17 +265,22 @@ export function newObjectId(call: Call, offset: number): number {
 }
 
 /** The id of an object, old or new, that the recording shows at `offset` where objects are unknown; undefined elsewhere. */
-export function toldId(call: Call, offset: number): number | undefined {
-  if (contextOf(call.tx, call.file.object).unknownSince < 0) return undefined;
+export function toldId(call: Call, offset: number, contextId = call.file.object): number | undefined {
+  if (contextOf(call.tx, contextId).unknownSince < 0) return undefined;
   const id = recorded32(call, offset) ?? 0;
   return id === 0 || id > MAX_ID ? undefined : id;
 }
 
 /** {@link handOutId} for an id that was chosen before. The caller puts the object and takes the id. */
-export function handOut(call: Call, predicted: number, offset: number, field: string): number {
-  const contextId = call.file.object;
+export function handOut(
+  call: Call,
+  predicted: number,
+  offset: number,
+  field: string,
+  contextId = call.file.object,
+): number {
   const unknown = contextOf(call.tx, contextId).unknownSince;
-  if (unknown >= 0) call.outUnknown(addr(call, offset), 4, `objects unknown since event ${unknown}`);
+  if (unknown >= 0) call.outUnknown(addr(call, offset), 4, objectsUnknown(unknown));
   else call.out32(offset, predicted, field);
   return shownId(call.tx, contextId, predicted, recorded32(call, offset), call.event.seq);
 }

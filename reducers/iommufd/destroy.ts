@@ -4,10 +4,12 @@ import { detachDevice, unbindDevice } from './attach.js';
 import {
   addUsers,
   contextOf,
+  isIdGuessed,
   dropObject,
   markContextUnknown,
   missing,
   objectOf,
+  objectsUnknown,
   patchContext,
   patchObject,
   typedObject,
@@ -37,11 +39,17 @@ export function destroy(call: Call): void {
     missing(call, contextId, 'destroy.object');
     return;
   }
+  const since = contextOf(call.tx, contextId).unknownSince;
+  if (isIdGuessed(call.tx, contextId, object)) {
+    call.unknown(objectsUnknown(since));
+    return;
+  }
   if (object.users > 0 || isMapped(call, object)) {
     // Where the recording says that it went all the same, something is unknown: what refers to it still stands here.
     if (!call.fail('EBUSY', 'destroy.busy')) markContextUnknown(call.tx, contextId, call.event.seq);
     return;
   }
+  if (since >= 0 && call.failedByFact('EBUSY', objectsUnknown(since))) return;
   if (call.succeed('destroy.ok')) destroyObject(call.tx, contextId, object);
 }
 

@@ -19,6 +19,7 @@ import {
   typedObject,
 } from './context.js';
 import { withoutCookies } from './eventq-state.js';
+import { forgetContext } from './forget.js';
 import type { Rule } from './rules.js';
 import type { FaultGroup, FaultQueue, Vevent, VeventQueue } from './state.js';
 import { releaseContextIfDone } from './teardown.js';
@@ -54,7 +55,10 @@ export const EVENTQ_RULES: readonly Rule[] = [
 const O_RDWR = 2;
 const MAX_DEPTH = 1 << 19;
 
-/** Predicts the new fd at `offset` and makes its file; nothing where the recording shows failure. */
+/**
+ * Predicts the new fd at `offset` and makes its file. Where nothing shows which fd it is, nobody will see what is done
+ * with the file or when it is closed: then no object of the context is known any more.
+ */
 export function handOutFd(call: Call, offset: number, field: string, kind: FileKind, path: string, key: string): void {
   const predicted = predictNewFd(call.tx, call.process);
   if (predicted !== undefined) call.out32(offset, predicted, field);
@@ -63,7 +67,10 @@ export function handOutFd(call: Call, offset: number, field: string, kind: FileK
     call.outUnknown(at, 4, 'fds were opened outside of the recording');
   }
   const fd = recorded32(call, offset) ?? predicted;
-  if (fd === undefined || fd > 0x7fff_ffff) return;
+  if (fd === undefined || fd > 0x7fff_ffff) {
+    forgetContext(call.tx, call.file.object, call.event.seq);
+    return;
+  }
   const made = { kind, path, objectKey: key, flags: O_RDWR, complete: true, cloexec: true };
   installFd(call.tx, call.process, fd, made, call.event, call.families);
 }

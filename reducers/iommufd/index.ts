@@ -11,12 +11,13 @@ import { ATTACH_RULES } from './attach-hwpt.js';
 import { CHANGE_PROCESS_RULES, changeProcess } from './change-process.js';
 import { CHARGE_RULES } from './charges.js';
 import { COMPAT_RULES, compatIoctl } from './compat.js';
-import { markContextUnknown, newContext } from './context.js';
+import { newContext } from './context.js';
 import { DESTROY_RULES, destroy } from './destroy.js';
 import { DIRTY_RULES, getDirtyBitmap, setDirtyTracking } from './dirty.js';
 import { DOMAIN_RULES } from './domain.js';
 import { EVENTQ_RULES, faultIo, faultQueueAlloc, releaseEventq, veventIo, veventqAlloc } from './eventq.js';
 import { IOMMUFD_EXPLANATIONS } from './explain.js';
+import { afterStranger, afterUnseen } from './forget.js';
 import { HW_QUEUE_RULES, hwQueueAlloc } from './hw-queue.js';
 import { getHwInfo, HW_INFO_RULES } from './hwinfo.js';
 import { HWPT_RULES, hwptAlloc } from './hwpt.js';
@@ -135,7 +136,7 @@ function payloadMissing(call: Call, needed: number): void {
   const faults =
     call.arg < FIRST_MAPPABLE || probeBuffer(call, add(call.arg, shown), needed - shown, false) === 'fault';
   if (faults) call.fail('EFAULT', 'common.fault');
-  else if (call.unknown(NOT_RECORDED)) markContextUnknown(call.tx, call.file.object, call.event.seq);
+  else if (call.unknown(NOT_RECORDED)) afterUnseen(call);
 }
 
 function ioctl(call: Call): void {
@@ -173,6 +174,7 @@ function ioctl(call: Call): void {
     call.struct = new Bytes(padded);
   }
   entry.run(call);
+  if (call.unknownReason !== '') afterStranger(call);
 }
 
 /**

@@ -162,6 +162,8 @@ export function allowIovas(call: Call): void {
     const inDoubt = hardwareUnknown(ioas, range.last, 'EADDRINUSE');
     if (inDoubt !== undefined) predictRefusal(call, inDoubt);
   }
+  const since = ioas.unknownSince;
+  if (since >= 0 && call.failedByFact('EADDRINUSE', `reserved ranges unknown since event ${since}`)) return;
   if (call.succeed('allow-iovas.ok')) patchIoas(call.tx, ioas.id, { allowed: call.tx.adopt(ranges) });
 }
 

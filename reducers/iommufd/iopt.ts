@@ -76,13 +76,21 @@ export function isRefusal(value: Refusal | U64 | undefined): value is Refusal {
 export function checkIova(ioas: Ioas, iova: U64, length: U64): Refusal | undefined {
   if (modPow2(iova, ioas.alignment) !== 0) return UNALIGNED;
   const last = lastOf(iova, length);
-  if (last === undefined) return OVERFLOW;
-  if (firstOverlap(ioas.blocked, iova, last) !== undefined) return RESERVED;
   const checks = new Checks();
+  if (last === undefined) {
+    // The alignment that devices need comes first, and not all devices may be known.
+    if (ioas.unknownSince >= 0 && modPow2(iova, PAGE) !== 0) checks.add(mappingsUnknown(ioas, UNALIGNED.errno));
+    return checks.add(OVERFLOW);
+  }
+  if (firstOverlap(ioas.blocked, iova, last) !== undefined) return RESERVED;
   checks.add(hardwareUnknown(ioas, last, RESERVED.errno));
   if (firstOverlap(ioas.areas, iova, last) !== undefined) return checks.add(EXISTS);
-  if (ioas.unknownSince >= 0) checks.add(notKnown(`mappings unknown since event ${ioas.unknownSince}`, EXISTS.errno));
+  if (ioas.unknownSince >= 0) checks.add(mappingsUnknown(ioas, EXISTS.errno));
   return checks.doubt;
+}
+
+function mappingsUnknown(ioas: Ioas, mayBe = ''): Refusal {
+  return notKnown(`mappings unknown since event ${ioas.unknownSince}`, mayBe);
 }
 
 /** Says that hardware limits this IOAS in a way that no event has told yet, so that nobody knows of this address. */
@@ -96,6 +104,7 @@ export function hardwareUnknown(ioas: Ioas, last: U64, mayBe: string): Refusal |
 
 /** {@link hardwareUnknown} for all that is mapped or allowed, which new hardware must not reserve. */
 export function areasInDoubt(ioas: Ioas): Refusal | undefined {
+  if (ioas.unknownSince >= 0) return mappingsUnknown(ioas, RESERVE_IN_USE.errno);
   for (const ranges of [ioas.areas, ioas.allowed]) {
     const highest = ranges.get(ranges.lastKey() ?? 0)?.last ?? 0;
     const inDoubt = hardwareUnknown(ioas, highest, RESERVE_IN_USE.errno);
@@ -137,7 +146,7 @@ export function chooseIova(tx: Tx, ioas: Ioas, address: U64, length: U64): U64 |
   if (length === 0 || length >= 0x7fff_ffff_ffff_ffffn) return CHOOSE_OVERFLOW;
   const alignment = chosenAlignment(address, length);
   if (alignment < ioas.alignment) return CHOOSE_ALIGNMENT;
-  if (ioas.unknownSince >= 0) return notKnown(`mappings unknown since event ${ioas.unknownSince}`);
+  if (ioas.unknownSince >= 0) return mappingsUnknown(ioas);
   const pageOffset = modPow2(address, PAGE);
   for (const span of choiceSpans(ioas)) {
     const from = fitIn(span.start, span.last, length, alignment, pageOffset);

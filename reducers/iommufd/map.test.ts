@@ -223,15 +223,22 @@ test('an area of 1 TiB is one entry', () => {
 });
 
 test('where areas are not known, what is known still decides', () => {
-  const { b } = bench();
-  const told = b.ioctl(3, 0x3b85, null, { recorded: { ret: 0, errno: '' } });
-  assert.is(told.verdict, 'unknown');
-  b.map(5, BUFFER, 4096, 0x5000);
-  decidedBy(b.map(5, BUFFER, 4096, 0x5000, 8), 'EOPNOTSUPP', 'map.flags');
-  assert.match(b.map(5, BUFFER, 4096, 0x9000).unknown, /mappings unknown since/);
-  decidedBy(b.map(5, BUFFER, 4096, 0x9000), 'EEXIST', 'iova.exists');
-  decidedBy(b.unmap(5, 0x9000, 4096), '', 'unmap.ok');
-  assert.match(b.unmap(5, 0x9000, 4096).unknown, /mappings unknown since/);
+  const { b, ioas } = bench();
+  const unseen = (request: number): void => {
+    assert.is(b.ioctl(3, request, null, { recorded: { ret: 0, errno: '' } }).verdict, 'unknown');
+  };
+  b.map(ioas, BUFFER, 4096, 0x5000);
+  unseen(0x3b85);
+  decidedBy(b.map(ioas, BUFFER, 4096, 0x5000), 'EEXIST', 'iova.exists');
+  decidedBy(b.map(ioas, BUFFER, 4096, 0x5000, 8), 'EOPNOTSUPP', 'map.flags');
+  assert.match(b.map(ioas, BUFFER, 4096, 0x9000).unknown, /mappings unknown since/);
+  decidedBy(b.map(ioas, BUFFER, 4096, 0x9000), 'EEXIST', 'iova.exists');
+  decidedBy(b.unmap(ioas, 0x9000, 4096), '', 'unmap.ok');
+  assert.match(b.unmap(ioas, 0x9000, 4096).unknown, /mappings unknown since/);
+  decidedBy(b.map(ioas, BUFFER, 8192, 0xffff_ffff_ffff_f000n), 'EOVERFLOW', 'iova.overflow');
+  unseen(0x3b86);
+  assert.match(b.map(ioas, BUFFER, 4096, 0x5000).unknown, /mappings unknown since/);
+  assert.match(b.unmap(ioas, 0x6000, 4096).unknown, /mappings unknown since/);
 });
 
 test('random calls keep areas apart and answer like a map of pages', () => {

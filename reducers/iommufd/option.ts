@@ -1,4 +1,4 @@
-import type { U64 } from '../../core/u64.js';
+import { add, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
 import type { Creds } from '../files/creds.js';
 import type { Tx } from '../tx.js';
@@ -57,7 +57,7 @@ function rlimitMode(call: Call, op: number, value: U64): void {
   if (call.struct.u32(12) !== 0 && call.fail('EOPNOTSUPP', 'option.rlimit-object')) return;
   const context = contextOf(call.tx, call.file.object);
   if (op === OP_GET) {
-    if (call.succeed('option.ok')) call.out64(16, context.accountMm ? 1 : 0, 'val64');
+    if (call.succeed('option.ok')) outValue(call, context.accountMm ? 1 : 0, context.unknownSince);
     return;
   }
   if (op !== OP_SET) {
@@ -69,6 +69,12 @@ function rlimitMode(call: Call, op: number, value: U64): void {
   if (context.unknownSince >= 0) call.unknown(`objects unknown since event ${context.unknownSince}`);
   if (value > 1 && call.fail('EINVAL', 'option.rlimit-value')) return;
   if (call.succeed('option.ok')) patchContext(call.tx, context.id, { accountMm: value === 1 });
+}
+
+/** `since`: the event since which the option may have been set unseen, or -1. */
+function outValue(call: Call, value: number, since: number): void {
+  if (since < 0) call.out64(16, value, 'val64');
+  else call.outUnknown(add(call.arg, 16), 8, `options unknown since event ${since}`);
 }
 
 /** Predicts EPERM where the caller lacks CAP_SYS_RESOURCE; true when the caller should stop. What an answer shows is kept. */
@@ -99,7 +105,7 @@ function tellCreds(call: Call, change: Partial<Creds>): void {
 
 function hugePages(call: Call, ioas: Ioas, op: number, value: U64): void {
   if (op === OP_GET) {
-    if (call.succeed('option.ok')) call.out64(16, ioas.noLargePages ? 0 : 1, 'val64');
+    if (call.succeed('option.ok')) outValue(call, ioas.noLargePages ? 0 : 1, ioas.unknownSince);
     return;
   }
   if (op !== OP_SET) {

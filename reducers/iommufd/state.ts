@@ -341,5 +341,6 @@ export interface TestDmaBuf {
   /** Id of its open file. */
   readonly id: number;
   readonly lengthBytes: number;
-  readonly revoked: boolean;
+  /** null: not known. */
+  readonly revoked: boolean | null;
 }

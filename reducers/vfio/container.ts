@@ -93,7 +93,8 @@ function backendIsType1(call: Call): boolean {
     case 'type1v2':
       return true;
     case 'unknown':
-      return true;
+      // One that was seen from its open on may have no group yet.
+      return !(call.file.complete && call.failedByFact(R.noBackend.errno, stateUnknown(container)));
     case 'none':
       refuse(call, R.noBackend);
       return false;

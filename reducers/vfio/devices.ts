@@ -70,9 +70,16 @@ export function patchDevice(tx: Tx, name: string, patch: Partial<VfioDevice>): v
   if (device !== undefined) tx.world.devices.set(name, Object.freeze({ ...device, ...patch }));
 }
 
+/** What stands for the device of a group that was opened by a name that the recording does not show. */
+export function unnamedDevice(groupId: number): string {
+  return `unnamed of group ${groupId}`;
+}
+
 /** The device that is known to be in a group, of those that have one only. */
 export function soleDeviceOf(tx: Tx, groupId: number): VfioDevice | undefined {
-  for (const device of tx.world.devices.values()) if (device.group === groupId) return device;
+  const unnamed = unnamedDevice(groupId);
+  for (const device of tx.world.devices.values())
+    if (device.group === groupId && device.name !== unnamed) return device;
   return undefined;
 }
 
@@ -127,6 +134,22 @@ export function closeDevice(tx: Tx, name: string): void {
   const unbound = { boundFile: 0, iommufd: 0, devid: 0, attached: false, pasids: NO_PASIDS };
   patchDevice(tx, name, { ...RESET, ...unbound, openCount, migration });
 }
+
+/**
+ * The state was changed by a call that was not seen: in which state the device is, and which data files it has, is not
+ * known. What is open of them has an unknown past.
+ */
+export function forgetMigration(tx: Tx, name: string): void {
+  const device = tx.world.devices.get(name);
+  if (device === undefined) return;
+  tx.world.migrations.delete(device.migration.saving);
+  tx.world.migrations.delete(device.migration.resuming);
+  const unseen = { state: -1, saving: UNSEEN_FILE, resuming: UNSEEN_FILE };
+  patchDevice(tx, name, { migration: Object.freeze({ ...device.migration, ...unseen }) });
+}
+
+/** Stands for a data file that there may be, and that was not seen. */
+export const UNSEEN_FILE = -1;
 
 /** The device's object goes, after every address space that it was attached to. */
 export function leaveIommufd(tx: Tx, device: VfioDevice): void {

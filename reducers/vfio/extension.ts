@@ -2,6 +2,7 @@ import type { Call } from '../call.js';
 import { profileOf } from '../profile.js';
 import type { Tx } from '../tx.js';
 import { areGroupsKnown, containerOf, hasEmulated, isNoIommu } from './containers.js';
+import { isNatureOpen } from './groups.js';
 import { iommuKey, NOIOMMU_KEY, smallFact, teach } from './facts.js';
 import { physicalGroups } from './membership.js';
 import { EEH_KEY, SPAPR_KEY } from './spapr/backend.js';
@@ -58,7 +59,10 @@ export function checkExtension(call: Call): void {
   const container = containerOf(call);
   const answer = extension(call.tx, container, Number(call.arg));
   if (answer === 'unknown') call.unknown(`state of the container unknown since event ${container.unknownSince}`);
-  else if (typeof answer === 'number') call.succeed('check-extension.value', answer);
+  else if (answer === 1 && Number(call.arg) === EXT_UPDATE_VADDR && isNatureOpen(call.tx, container)) {
+    // Mediated devices have none, nor has a container that iommufd provides: which it is, later answers tell.
+    call.succeedUnlessLearned('check-extension.value', 1, (ret) => ret === 0);
+  } else if (typeof answer === 'number') call.succeed('check-extension.value', answer);
   else if ('key' in answer) learnExtension(call, answer.key);
   else if (call.succeedUnlessLearned('check-extension.value', answer.usual, (ret) => ret === 1 - answer.usual))
     for (const [key, value] of Object.entries(answer.facts)) teach(call, key, value);

@@ -10,12 +10,13 @@ import {
   isAttached,
 } from '../iommufd/attach.js';
 import { contextOf } from '../iommufd/context.js';
+import { forgetContext } from '../iommufd/forget.js';
 import { predictRefusal } from '../iommufd/refuse.js';
 import { notKnown, type Refusal, refusal } from '../iommufd/rules.js';
 import { succeedWithFd } from '../new-fd.js';
 import type { Tx } from '../tx.js';
 import { patchGroup } from './containers.js';
-import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice } from './devices.js';
+import { BY_GROUP, driverOfName, ensureDevice, openDevice, patchDevice, unnamedDevice } from './devices.js';
 import { attachEmulated, bindEmulated, failedByMark, unbindAny } from './emulated.js';
 import { NAME_RULES, keepPresence, nameMissing, optionsFit } from './group-name.js';
 import { markEmulated } from './groups.js';
@@ -59,7 +60,8 @@ export function getDeviceFd(call: Call, group: VfioGroup): void {
     if (call.predicted) return;
     call.unknown('payload not recorded');
     const fd = succeedWithFd(call, '');
-    if (fd !== undefined) open(call, group, `unnamed of group ${group.id}`, 0, fd);
+    if (fd !== undefined) open(call, group, unnamedDevice(group.id), 0, fd);
+    if (fd !== undefined && group.iommufd !== 0) forgetContext(call.tx, group.iommufd, call.event.seq);
     return;
   }
   const space = text.indexOf(' ');

@@ -6,8 +6,9 @@ import { type Explanations, explained, listText, rangeText } from '../explain.js
 import type { FileFamily } from '../family.js';
 import type { OpenFile } from '../files/state.js';
 import { attachShortageText } from '../iommufd/asked.js';
-import { contextOf, markContextUnknown, patchContext } from '../iommufd/context.js';
+import { contextOf, patchContext } from '../iommufd/context.js';
 import { bindRefusal, compatIoasId, ensureCompatIoas } from '../iommufd/attach.js';
+import { forgetContext } from '../iommufd/forget.js';
 import { PAGES_MEMLOCK } from '../iommufd/charges.js';
 import { explainShortage, refuseLikely } from '../memory/memlock.js';
 import type { Tx } from '../tx.js';
@@ -174,7 +175,7 @@ function joinUnseen(call: Call, group: VfioGroup): void {
   }
   patchGroup(tx, group.id, { unknownSince: event.seq });
   for (const { kind, object } of files) {
-    if (kind === 'iommufd') markContextUnknown(tx, object, event.seq);
+    if (kind === 'iommufd') forgetContext(tx, object, event.seq);
     else if (tx.world.containers.get(object)?.backend === 'none')
       patchContainer(tx, object, { backend: 'unknown', unknownSince: event.seq });
   }

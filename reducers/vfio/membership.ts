@@ -118,8 +118,10 @@ export function detachGroup(tx: Tx, groupId: number): void {
   const hadDomain = container.backend !== 'none' && hasDomain(tx, container);
   patchContainer(tx, containerId, { groups });
   const left = { ...container, groups };
+  const stray = groups.length === 0 ? strayGroupSince(tx) : -1;
   if (groups.length === 0) clearContainer(tx, left);
-  else {
+  if (stray >= 0) patchContainer(tx, containerId, { backend: 'unknown', unknownSince: stray });
+  if (groups.length > 0) {
     if (hadDomain && !hasDomain(tx, left)) {
       unpinAll(tx, containerId);
       patchContainer(tx, containerId, { ranges: UNLIMITED });
@@ -128,6 +130,13 @@ export function detachGroup(tx: Tx, groupId: number): void {
     refreshHardware(tx, containerId);
   }
   dropIfUnused(tx, containerId);
+}
+
+/** `seq` since which a group may be in any container; -1 when there is no such group. */
+function strayGroupSince(tx: Tx): number {
+  for (const { container, unknownSince } of tx.world.groups.values())
+    if (container === 0 && unknownSince >= 0) return unknownSince;
+  return -1;
 }
 
 /** A group that may have written anywhere has left: each page of each mapping is dirty once. */

@@ -10,7 +10,8 @@ import { USER_PTR_MAX } from './uapi.js';
  * what the command needs. The recording may hold less of the struct than the kernel saw.
  */
 
-const NOT_RECORDED = 'payload not recorded';
+/** Why a call is unknown whose struct the recording does not hold, or not all of it. */
+export const NOT_RECORDED = 'payload not recorded';
 
 /** Checks before those of any command. */
 export const PAYLOAD_RULES = {

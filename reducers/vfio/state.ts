@@ -82,7 +82,8 @@ export interface VfioContainer {
   /** What it held when its last group left: of an iommufd, that would still be there. */
   readonly had: 'nothing' | 'groups' | 'mappings';
   readonly vaddrInvalid: number;
-  readonly dirtyTracking: boolean;
+  /** null: not known. */
+  readonly dirtyTracking: boolean | null;
   /** By IOVA, for the few mappings whose bitmap holds anything of its own. */
   readonly bitmaps: OrderedMap<U64, DirtyBits>;
   /** Valid IOVA ranges, or null while no GET_INFO told them. */
@@ -142,7 +143,7 @@ export interface IoEventFd {
 export interface DeviceMigration {
   /** `vfio_device_mig_state`, or -1 while the recording has not told. */
   readonly state: number;
-  /** File ids of the data fds, 0 when none. */
+  /** File ids of the data fds, 0 when none, -1 when there may be one that was not seen. */
   readonly saving: number;
   readonly resuming: number;
   /** PRECOPY_INFO reports flags (feature MIG_PRECOPY_INFOv2 was set). */

@@ -1,6 +1,7 @@
 import { add } from '../../../core/u64.js';
 import { find } from '../../answer.js';
 import type { Call } from '../../call.js';
+import { refusedUnseen } from '../../iommufd/access.js';
 import {
   type Attached,
   attachDevice,
@@ -15,12 +16,15 @@ import { lacksPageRequests, takesPasids } from '../../iommufd/attach-real.js';
 import {
   contextOf,
   deviceOf as deviceObject,
+  handOut,
   markContextUnknown,
   objectOf,
   patchObject,
   shownId,
+  toldId,
   typedObject,
 } from '../../iommufd/context.js';
+import { forgetContext } from '../../iommufd/forget.js';
 import { predictRefusal } from '../../iommufd/refuse.js';
 import type { Refusal } from '../../iommufd/rules.js';
 import type { Tx } from '../../tx.js';
@@ -115,6 +119,12 @@ export function bindIommufd(call: Call): void {
   bind(call, device, file.object);
 }
 
+/** A device that is bound nobody knows where was attached to something, or detached: in any iommufd. */
+export function forgetBindings(call: Call): void {
+  for (const { kind, object } of joinableFiles(call).files)
+    if (kind === 'iommufd') forgetContext(call.tx, object, call.event.seq);
+}
+
 /** The device is bound now, and the recording does not show to which iommufd: each may have an object more. */
 function bindUnseen(call: Call, device: VfioDevice): void {
   giveAccess(call, device, 0, 0);
@@ -180,7 +190,7 @@ export function attachPt(call: Call): void {
   const pasid = pasidOf(call, device, 12, R.attachFlags, R.attachPasid);
   if (pasid === undefined) return;
   if (device.iommufd === 0 || !call.tx.world.iommufds.has(device.iommufd)) {
-    call.unknown('which iommufd the device is bound to is not in the recording');
+    if (call.unknown('which iommufd the device is bound to is not in the recording')) forgetBindings(call);
     return;
   }
   const ptId = struct.u32(8);
@@ -225,6 +235,7 @@ function attachMediated(call: Call, device: VfioDevice, ptId: number): void {
     predictRefusal(call, result);
     return;
   }
+  if (refusedUnseen(call, iommufd, ptId)) return;
   if (moves || !failedByMark(call)) call.succeed('attach-pt.mediated');
 }
 
@@ -238,13 +249,14 @@ function attach(call: Call, device: VfioDevice, ptId: number, pasid: number): vo
   const { seq } = call.event;
   const rid = pasid === WHOLE_DEVICE ? 0 : pasid;
   if (lacksPageRequests(call, iommufd, deviceObject(tx, iommufd, devid), ptId)) return;
+  const told = { hwpt: toldId(call, 8, iommufd) };
   call.trial();
   if (pasid === WHOLE_DEVICE ? device.attached : device.pasids.includes(pasid)) {
-    happens(call, device, rid, replaceDevice(tx, iommufd, devid, ptId, seq, rid));
+    happens(call, device, rid, replaceDevice(tx, iommufd, devid, ptId, seq, rid, told));
     return;
   }
   if (pasid > MAX_PASID && refuse(call, R.pasidTooHigh)) return;
-  const result = attachDevice(tx, iommufd, devid, ptId, seq, rid);
+  const result = attachDevice(tx, iommufd, devid, ptId, seq, rid, told);
   if (!('errno' in result && result.errno === OTHER_HWPT_ERRNO) && groupIsElsewhere(call, device, rid)) return;
   if (happens(call, device, rid, result)) keepAttached(tx, device, pasid);
 }
@@ -271,12 +283,13 @@ function happens(call: Call, device: VfioDevice, pasid: number, result: Attached
     const unknown = result.unknown ?? pasidInDoubt(call.tx, device, pasid);
     if (unknown !== undefined) call.unknown(unknown);
     if (!call.succeed('attach-pt.ok')) return false;
-    call.out32(8, result.ptId, 'pt_id');
+    if (call.struct.u32(8) === result.ptId) call.out32(8, result.ptId, 'pt_id');
+    else handOut(call, result.ptId, 8, 'pt_id', device.iommufd);
     return true;
   }
   const followed = !predictRefusal(call, result);
-  // The device is attached in the kernel, and to what nobody knows.
-  if (followed) markContextUnknown(call.tx, device.iommufd, call.event.seq);
+  // The device is attached in the kernel, to what nobody knows, and may have left what it was attached to.
+  if (followed) forgetContext(call.tx, device.iommufd, call.event.seq);
   return false;
 }
 

@@ -48,6 +48,7 @@ import { resetMigration } from './migration.js';
 import { regionInfo } from './region.js';
 import { ioMeaning, regionIo } from './region-io.js';
 import { setIrqs } from './set-irqs.js';
+import { afterUnseen } from './unseen.js';
 
 /**
  * Files of a device, opened through its group or as /dev/vfio/devices/vfioN (drivers/vfio/vfio_main.c
@@ -65,6 +66,11 @@ const R = DEVICE_RULES;
 
 function ioctl(call: Call): void {
   const command = (call.event as IoctlEvent).request;
+  answer(call, command);
+  afterUnseen(call, command);
+}
+
+function answer(call: Call, command: number): void {
   const device = deviceOf(call);
   if (command === DEVICE_BIND_IOMMUFD) return bindIommufd(call);
   const cdev = call.file.object === BY_CDEV;

@@ -5,7 +5,7 @@ import type { Call } from '../../call.js';
 import { MTTY_HEADER_BYTES, MTTY_MIGRATION_FLAGS, mttyDataBytes, mttyPortCounts } from '../../devices/vfio-mtty.js';
 import { installFd } from '../../files/fds.js';
 import { outFd } from '../../new-fd.js';
-import { patchDevice, shutMigrationFiles } from '../devices.js';
+import { patchDevice, shutMigrationFiles, UNSEEN_FILE } from '../devices.js';
 import { deviceKey, smallFact, teach } from '../facts.js';
 import { refuse, type Rule } from '../rules.js';
 import type { MigrationFile, VfioDevice } from '../state.js';
@@ -73,7 +73,12 @@ export function getMigrationState(call: Call, device: VfioDevice): void {
 
 function changeState(call: Call, name: string, state: number): void {
   const device = call.tx.world.devices.get(name);
-  if (device !== undefined) patchDevice(call.tx, name, { migration: Object.freeze({ ...device.migration, state }) });
+  if (device === undefined) return;
+  const { migration } = device;
+  // A data file that was not seen is there for sure in the states that have one, and in others not.
+  const saving = migration.saving === UNSEEN_FILE && !isSaving(state) ? 0 : migration.saving;
+  const resuming = migration.resuming === UNSEEN_FILE && state !== STATE_RESUMING ? 0 : migration.resuming;
+  patchDevice(call.tx, name, { migration: Object.freeze({ ...migration, state, saving, resuming }) });
 }
 
 /** RESET: the device runs again, and its data fds are shut. */
@@ -99,6 +104,8 @@ export function setMigrationState(call: Call, device: VfioDevice): void {
     return;
   }
   const rule = written === 'too little' ? R.incomplete : steps.rule;
+  const resumed = device.migration.state === STATE_RESUMING && steps.way.length > 0;
+  if (rule === undefined && resumed && device.driver !== 'mtty' && failsInDriver(call)) return;
   if (rule === undefined && steps.opens !== 0) outFd(call, FD_OFFSET, 'data_fd');
   else call.out32(FD_OFFSET, NO_FD, 'data_fd');
   if (rule !== undefined && refuse(call, rule)) return;
@@ -119,6 +126,13 @@ function unknownState(call: Call, device: VfioDevice, wanted: number): void {
 function unknownSet(call: Call, reason: string): boolean {
   call.outUnknown(add(call.arg, FD_OFFSET), 4, reason);
   return call.unknown(reason);
+}
+
+/** What a driver other than mtty finds in the data it was given is its own affair. */
+function failsInDriver(call: Call): boolean {
+  if (!call.failedByFact('EINVAL', 'what the driver says to the data of RESUMING is its own affair')) return false;
+  call.out32(FD_OFFSET, NO_FD, 'data_fd');
+  return true;
 }
 
 type Written = 'enough' | 'too little' | 'no file' | 'unclear';

@@ -29,6 +29,7 @@ export function mttyIrqs(call: Call, device: VfioDevice, struct: Bytes): void {
   const request = validRequest(call, struct, PCI_NUM_IRQS);
   if (request === undefined) return;
   const { index, action } = request;
+  if (device.unknownSince >= 0) call.unknown(`interrupts of the device unknown since event ${device.unknownSince}`);
   if (index !== IRQ_INTX && index !== IRQ_MSI) unlessUntold(call, device, R.action);
   else if (action === IRQ_ACTION_MASK || action === IRQ_ACTION_UNMASK) mask(call, device, request);
   else if (action === IRQ_ACTION_TRIGGER) trigger(call, device, request);

@@ -228,7 +228,7 @@ function singleTrigger(call: Call, irqs: DeviceIrqs, request: IrqRequest): IrqOu
   if (request.count === 0) return fails(R.triggerCount);
   if (request.data === IRQ_DATA_BOOL) return DONE;
   const found = eventfdAt(call, request, 0);
-  if (ended(found)) return found;
+  if (ended(found)) return orElse(found, change(true));
   if (typeof found === 'number') return found === -1 ? change(false) : fails(R.triggerFd);
   return change(true);
 }

@@ -21,6 +21,10 @@ import { USER_PTR_MAX } from '../uapi.js';
  * was shifted beyond them stays, and shows in the next report. Only the part that the recording shows is computed.
  */
 
+/** Why a call is unknown that depends on whether tracking is on. */
+export const TRACKING_UNKNOWN =
+  'whether dirty tracking is on is not in the recording: a DIRTY_PAGES before has no payload';
+
 const SIZE_MAX = 1n << 28n;
 const SHOWN_MAX = 1 << 16;
 const PAGES_PER_WORD = 64n;

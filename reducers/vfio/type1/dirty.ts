@@ -3,11 +3,11 @@ import { lastOf, modPow2, sub, type U64 } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, patchContainer } from '../containers.js';
 import { clearBitmaps } from '../membership.js';
-import { takeStruct } from '../payload.js';
+import { happenedUnseen, takeStruct } from '../payload.js';
 import { refuse, refuseOverflow, type Rule } from '../rules.js';
 import type { DirtyBits, DmaMapping, VfioContainer } from '../state.js';
 import { DIRTY_GET_BITMAP, DIRTY_START, DIRTY_STOP } from '../uapi.js';
-import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
+import { bitmapArgumentFits, DirtyReport, TRACKING_UNKNOWN } from './bitmap.js';
 import { BITMAP_PAGES_MAX } from './map.js';
 
 /**
@@ -45,12 +45,16 @@ const RANGE_BYTES = 48;
 export function dirtyPages(call: Call): void {
   const container = containerOf(call);
   if (container.backend === 'unknown') {
-    call.unknown(`state of the container unknown since event ${container.unknownSince}`);
+    if (call.unknown(`state of the container unknown since event ${container.unknownSince}`))
+      setTracking(call, container.id, null);
     return;
   }
   if (container.backend === 'type1' && refuse(call, R.v1)) return;
   const struct = takeStruct(call, HEAD_BYTES, R.argsz);
-  if (struct === undefined) return;
+  if (struct === undefined) {
+    if (happenedUnseen(call)) setTracking(call, container.id, null);
+    return;
+  }
   const flags = struct.u32(4);
   call.extentBytes = HEAD_BYTES;
   switch (flags) {
@@ -68,14 +72,20 @@ export function dirtyPages(call: Call): void {
 
 function start(call: Call, container: VfioContainer): void {
   const limit = BigInt(BITMAP_PAGES_MAX) * BigInt(container.pageBytes);
-  if (!container.dirtyTracking) {
+  if (container.dirtyTracking !== true) {
     for (const mapping of container.mappings.values())
-      if (BigInt(sub(mapping.last, mapping.start)) >= limit && refuse(call, R.startHuge)) return;
+      if (BigInt(sub(mapping.last, mapping.start)) >= limit && startRefused(call, container)) return;
   }
-  if (call.succeed('dirty-pages.start') && !container.dirtyTracking) setTracking(call, container.id, true);
+  // Where tracking may be on already, START keeps bitmaps that are not known: all stays unknown.
+  if (call.succeed('dirty-pages.start') && container.dirtyTracking === false) setTracking(call, container.id, true);
 }
 
-function setTracking(call: Call, id: number, dirtyTracking: boolean): void {
+function startRefused(call: Call, container: VfioContainer): boolean {
+  return container.dirtyTracking === null ? !call.unknown(TRACKING_UNKNOWN) : refuse(call, R.startHuge);
+}
+
+/** `null`: a call that was not seen may have switched tracking on or off. */
+function setTracking(call: Call, id: number, dirtyTracking: boolean | null): void {
   patchContainer(call.tx, id, { dirtyTracking });
   clearBitmaps(call.tx, id);
 }
@@ -100,6 +110,10 @@ function getBitmap(call: Call, container: VfioContainer): void {
   if (!bitmapArgumentFits(struct, 24, size) && refuse(call, R.bitmapSize)) return;
   if (struct.u64(24) !== page && refuse(call, R.pageSize)) return;
   if (modPow2(iova, page) + modPow2(size, page) !== 0 && refuse(call, R.aligned)) return;
+  if (container.dirtyTracking === null) {
+    call.unknown(TRACKING_UNKNOWN);
+    return;
+  }
   if (!container.dirtyTracking && refuse(call, R.off)) return;
   const { mappings } = container;
   const first = rangeAt(mappings, iova);

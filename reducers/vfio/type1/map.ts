@@ -5,13 +5,21 @@ import { charge } from '../../memory/locked.js';
 import { chargeAsked, explainShortage, refuseLikely, refuseSure } from '../../memory/memlock.js';
 import { pinAdd, pinRemove } from '../../memory/pins.js';
 import type { Tx } from '../../tx.js';
-import { containerOf, hasDomain, markMappingsUnknown, patchContainer, rangeAnswer } from '../containers.js';
+import {
+  areGroupsKnown,
+  containerOf,
+  hasDomain,
+  markMappingsUnknown,
+  patchContainer,
+  rangeAnswer,
+} from '../containers.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
 import { physicalGroups } from '../membership.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse, refuseOverflow } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { MAP_READ, MAP_VADDR, MAP_WRITE } from '../uapi.js';
+import { TRACKING_UNKNOWN } from './bitmap.js';
 import { MAP_MEMLOCK_RULE, MAP_PIN_RULE } from './pin-rule.js';
 import { judgePin, limitQuestion, STOPS } from './pinning.js';
 import { teachWidth, widthOf } from './width.js';
@@ -121,7 +129,8 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
   const pins = inDomain && !call.predicted;
   const question = pins ? judgePin(call, container, vaddr, vaddrLast, access) : undefined;
   if (question === STOPS) return;
-  if (!call.predicted && bitmapTooLarge(container, iova, last) && refuse(call, R.bitmap)) return;
+  if (pinsUnseen(call, container)) return;
+  if (!call.predicted && bitmapTooLarge(container, iova, last) && bitmapRefused(call, container)) return;
   if (question !== undefined && refuseLikely(call, question, R.memlock.id)) return;
   if (container.ranges === null && inDomain && call.failedByFact(R.range.errno, RANGES_NOT_TOLD)) return;
   if (!call.succeed('map-dma.ok')) {
@@ -148,6 +157,14 @@ function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, 
     }),
   );
 }
+
+/** A group that joined unseen may have an IOMMU, which pins memory and reserves ranges: then a failure is no news. */
+function pinsUnseen(call: Call, container: VfioContainer): boolean {
+  if (areGroupsKnown(container)) return false;
+  return UNSEEN_ERRORS.some((errno) => call.failedByFact(errno, 'which groups are in the container is not recorded'));
+}
+
+const UNSEEN_ERRORS: readonly string[] = [R.pin.errno, R.memlock.errno, R.range.errno];
 
 /** What every machine can map was assumed; what this one reserves besides, only GET_INFO tells. */
 const RANGES_NOT_TOLD =
@@ -179,8 +196,12 @@ function tooWide(call: Call, container: VfioContainer, iova: U64, last: U64): bo
 }
 
 function bitmapTooLarge(container: VfioContainer, iova: U64, last: U64): boolean {
-  if (!container.dirtyTracking) return false;
+  if (container.dirtyTracking === false) return false;
   return BigInt(last) - BigInt(iova) >= BigInt(BITMAP_PAGES_MAX) * BigInt(container.pageBytes);
+}
+
+function bitmapRefused(call: Call, container: VfioContainer): boolean {
+  return container.dirtyTracking === null ? !call.unknown(TRACKING_UNKNOWN) : refuse(call, R.bitmap);
 }
 
 function updateVaddr(call: Call, container: VfioContainer, iova: U64, last: U64, vaddr: U64): void {

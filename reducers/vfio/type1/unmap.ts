@@ -3,12 +3,13 @@ import { overlapping, rangeAt } from '../../../core/interval.js';
 import { add, lastOf, lengthOf, modPow2, type U64, U64_MAX } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
 import { containerOf, hasEmulated, markMappingsUnknown, patchContainer } from '../containers.js';
+import { isNatureOpen, learnEmulated } from '../groups.js';
 import { unpin } from '../membership.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
 import { type Rule, refuse, refuseOverflow } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { UNMAP_ALL, UNMAP_GET_DIRTY_BITMAP, UNMAP_VADDR } from '../uapi.js';
-import { bitmapArgumentFits, DirtyReport } from './bitmap.js';
+import { bitmapArgumentFits, DirtyReport, TRACKING_UNKNOWN } from './bitmap.js';
 
 /**
  * VFIO_IOMMU_UNMAP_DMA of type1 (`vfio_iommu_type1_unmap_dma`, `vfio_dma_do_unmap`).
@@ -78,7 +79,7 @@ const SIZE_OFFSET = 16;
 export function unmapDma(call: Call): void {
   const struct = takeStruct(call, STRUCT_BYTES, R.argsz);
   if (struct === undefined) {
-    if (happenedUnseen(call)) markMappingsUnknown(call, containerOf(call));
+    if (happenedUnseen(call)) forgetMappings(call);
     return;
   }
   call.extentBytes = STRUCT_BYTES;
@@ -90,22 +91,32 @@ export function unmapDma(call: Call): void {
   const iova = struct.u64(8);
   const size = struct.u64(SIZE_OFFSET);
   const page = container.pageBytes;
-  if ((flags & UNMAP_VADDR) !== 0 && hasEmulated(call.tx, container) && refuse(call, R.mediated)) return;
+  if ((flags & UNMAP_VADDR) !== 0 && refusedAsMediated(call, container)) return;
   if (modPow2(iova, page) !== 0 && refuse(call, R.iovaAligned)) return;
   const last = endOfRange(call, flags, iova, size, page);
   if (last === undefined) return;
   if (wantsBitmap) {
-    const tracking = container.dirtyTracking && struct.u64(24) === page;
-    if (!tracking && refuse(call, R.notTracking)) return;
+    const off = container.dirtyTracking === false || struct.u64(24) !== page;
+    if (off && refuse(call, R.notTracking)) return;
+    if (container.dirtyTracking === null) call.unknown(TRACKING_UNKNOWN);
   }
   removeRange(call, container, flags, iova, last);
 }
+
+function refusedAsMediated(call: Call, container: VfioContainer): boolean {
+  if (hasEmulated(call.tx, container)) return refuse(call, R.mediated);
+  if (!isNatureOpen(call.tx, container) || !call.failedByFact(R.mediated.errno, NATURE_OPEN)) return false;
+  learnEmulated(call, container);
+  return true;
+}
+
+const NATURE_OPEN = 'whether the devices of the group are mediated was not shown yet';
 
 function bitmapArgumentOk(call: Call, struct: Bytes, flags: number): boolean {
   if ((flags & (UNMAP_ALL | UNMAP_VADDR)) !== 0 && refuse(call, R.flagsTogether)) return false;
   if (struct.u32(0) < WITH_BITMAP_BYTES && refuse(call, R.bitmapArgsz)) return false;
   if (struct.length < WITH_BITMAP_BYTES) {
-    if (call.unknown('payload not recorded')) markMappingsUnknown(call, containerOf(call));
+    if (call.unknown('payload not recorded')) forgetMappings(call);
     return false;
   }
   return bitmapArgumentFits(struct, 24, struct.u64(SIZE_OFFSET)) || !refuse(call, R.bitmapSize);
@@ -179,6 +190,13 @@ function drop(call: Call, container: VfioContainer, mapping: DmaMapping): void {
   if (container.bitmaps.size > 0)
     call.tx.openTable(call.tx.world.containers, container.id, 'bitmaps').delete(mapping.start);
   if (mapping.vaddrInvalid) changeInvalid(call, container.id, -1);
+}
+
+/** An UNMAP of which the recording does not hold the range: any mapping may be gone. */
+function forgetMappings(call: Call): void {
+  const container = containerOf(call);
+  markMappingsUnknown(call, container);
+  for (const mapping of [...container.mappings.values()]) drop(call, container, mapping);
 }
 
 function changeInvalid(call: Call, id: number, by: number): void {
