@@ -33,7 +33,7 @@ import { holdNothing } from './contents.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
 import { removePages } from './page-cache.js';
 import { cutMappings, splitEdges, splitUncovered } from './sharing.js';
-import { isPrivateAnonymous, touch } from './touch.js';
+import { isPrivateAnonymous, populateRange, touch } from './touch.js';
 
 /**
  * What madvise does to page table entries (mm/madvise.c).
@@ -98,6 +98,7 @@ function refuses(machine: Machine, vma: Vma, advice: number): boolean {
 function adviseVma(machine: Machine, vma: Vma, advice: number, from: U64, to: U64): void {
   switch (advice) {
     case MADV_GUARD_INSTALL:
+      if (isPrivateAnonymous(vma)) machine.noteAnon(vma);
       if (pieces(machine.runs, from, to).every(({ pte }) => pte === undefined)) return;
       discard(machine, from, to);
       return;
@@ -150,7 +151,7 @@ function populate(machine: Machine, start: U64, last: U64, write: boolean): void
     const vma = machine.vmaAt(at);
     if (vma === undefined || (vma.prot & (write ? PROT_WRITE : PROT_READ)) === 0) return;
     if (vma.traits & VMA_PFNMAP) return;
-    if (touch(machine, vma, at, min(vma.last, last), write) !== '' || vma.last >= last) return;
+    if (populateRange(machine, vma, at, min(vma.last, last), write) !== '' || vma.last >= last) return;
     at = add(vma.last, 1);
   }
 }
@@ -168,8 +169,9 @@ function collapseEach(machine: Machine, vmas: readonly Vma[], start: U64, last: 
 
 /**
  * Each block of a range that has a page table becomes one huge page (mm/khugepaged.c `madvise_collapse`): its pages are copied,
- * what is not there is zeros. Pages out of the CPU's reach are brought back first, and a failure of that ends the call. A block stays
- * as it is where one entry maps it already, where it has no page table, and where it holds memory of a coherent device.
+ * what is not there is zeros. Pages out of the CPU's reach are brought back first, and a failure of that ends the call, as does a
+ * mapping that never got a page of its own. A block stays as it is where one entry maps it already, where it has no page table, and
+ * where it holds memory of a coherent device.
  *
  * @returns whether all blocks are huge now
  */
@@ -185,7 +187,7 @@ function collapse(machine: Machine, vma: Vma, start: U64, last: U64): boolean {
     else if (pte === undefined && reach >= blocks.last) all = false;
     else if (pieces(machine.runs, blocks.start, blocks.last).some((piece) => piece.pte?.kind === 'coherent'))
       all = false;
-    else if (!bringAllBack(machine, vma, blocks)) return false;
+    else if (!bringAllBack(machine, vma, blocks) || !machine.hasAnon(vma)) return false;
     else collapseBlocks(machine, vma, blocks);
     at = wholeEnd;
   }

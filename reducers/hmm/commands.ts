@@ -115,7 +115,7 @@ function fault(machine: Machine, mirror: WorkMirror, start: U64, last: U64, writ
   for (;;) {
     const end = min(last, add(at, STEP_BYTES - 1));
     const request = { start: at, last: end, fault: true, write, owner };
-    const view = { vmas: machine.space.vmas, runs: machine.runs };
+    const view = { vmas: machine.space.vmas, runs: machine.runs, anon: machine.anon };
     const answer = hmmRangeFault(
       view,
       request,
@@ -148,7 +148,7 @@ function readBack(mirror: WorkMirror, range: Range, name: string): Outcome {
 // ---- SNAPSHOT --------------------------------------------------------------------------------------------
 
 function snapshot(machine: Machine, mirror: WorkMirror, range: Range): Outcome {
-  const view = { vmas: machine.space.vmas, runs: machine.runs };
+  const view = { vmas: machine.space.vmas, runs: machine.runs, anon: machine.anon };
   const request = { start: range.start, last: range.last, fault: false, write: false, owner: mirror.device };
   const { pfns } = hmmRangeFault(view, request, () => false);
   return { ...done('snapshot.ok', range.npages), pfns };

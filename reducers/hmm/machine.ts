@@ -1,9 +1,17 @@
-import { firstOverlap, type Interval, overlapping, type RangeMap, rangeAt } from '../../core/interval.js';
+import { carve, firstOverlap, type Interval, overlapping, put, type RangeMap, rangeAt } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, alignUp, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import { fileKey } from '../memory/identity.js';
-import { clearRuns, type DataRun, PAGE_BYTES, type PageTable, type PteRun, pageTableOf } from '../memory/pagetable.js';
+import {
+  type AnonRun,
+  clearRuns,
+  type DataRun,
+  PAGE_BYTES,
+  type PageTable,
+  type PteRun,
+  pageTableOf,
+} from '../memory/pagetable.js';
 import { backingOf } from '../memory/substance.js';
 import { type AddressSpace, VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
@@ -69,6 +77,7 @@ export class Machine {
   /** Shared pages were moved by mremap. */
   strayed: boolean;
   #data: RangeMap<DataRun>;
+  #anon: RangeMap<AnonRun>;
   readonly #table: PageTable;
   readonly #tx: Tx;
   #kin: readonly Machine[] | undefined;
@@ -83,6 +92,7 @@ export class Machine {
     this.derives = table.knowledge !== 'events';
     this.runs = table.runs;
     this.#data = table.data;
+    this.#anon = table.anon;
     this.devices = table.devices;
     this.strayed = table.strayed;
   }
@@ -111,6 +121,7 @@ export class Machine {
     const machine = new Machine(tx, space, pages, seq);
     machine.runs = pages.runs.edit();
     machine.#data = pages.data.freeze();
+    machine.#anon = pages.anon.freeze();
     for (const mirror of mirrors) machine.mirrors.push(workMirror(mirror, mirror.ptes.edit()));
     return machine;
   }
@@ -152,6 +163,8 @@ export class Machine {
     other.runs = runs.edit();
     this.#data = this.#data.freeze();
     other.#data = this.#data;
+    this.#anon = this.#anon.freeze();
+    other.#anon = this.#anon;
     other.devices = this.devices;
     other.strayed = this.strayed;
     other.#kin = this.#kin?.map((kin) => kin.copy());
@@ -170,10 +183,13 @@ export class Machine {
     const { runs, devices, strayed } = this;
     const now = tx.world.pageTables.get(this.#table.space) ?? this.#table;
     const data = this.#data;
+    const anon = this.#anon;
     if (runs !== now.runs) tx.adopt(runs);
     if (data !== now.data) tx.adopt(data);
-    if (runs !== now.runs || data !== now.data || devices !== now.devices || strayed !== now.strayed)
-      tx.world.pageTables.set(now.space, Object.freeze({ ...now, runs, data, devices, strayed }));
+    if (anon !== now.anon) tx.adopt(anon);
+    const tables = runs !== now.runs || data !== now.data || anon !== now.anon;
+    if (tables || devices !== now.devices || strayed !== now.strayed)
+      tx.world.pageTables.set(now.space, Object.freeze({ ...now, runs, data, anon, devices, strayed }));
     for (const mirror of this.mirrors) storeMirror(tx, mirror);
     for (const kin of this.#kin ?? []) kin.store(tx);
     for (const [key, pages] of this.#caches) {
@@ -191,6 +207,38 @@ export class Machine {
   dataToWrite(): RangeMap<DataRun> {
     this.#data = this.#data.edit();
     return this.#data;
+  }
+
+  /** Private mappings that ever got a page of their own. */
+  get anon(): RangeMap<AnonRun> {
+    return this.#anon;
+  }
+
+  /** A private mapping gets a page of its own. */
+  noteAnon({ start, last, flags }: Vma): void {
+    if (flags & MAP_SHARED) return;
+    const known = firstOverlap(this.#anon, start, last);
+    if (known !== undefined && known.start <= start && known.last >= last) return;
+    this.putAnon({ start, last, moved: known?.moved ?? 0 });
+  }
+
+  putAnon(run: AnonRun): void {
+    put(this.#openAnon(), Object.freeze(run), trimAnon, (a, b) => a.moved === b.moved);
+  }
+
+  /** A range is not mapped any more, or goes to another place. */
+  dropAnon(start: U64, last: U64): void {
+    if (firstOverlap(this.#anon, start, last) !== undefined) carve(this.#openAnon(), start, last, trimAnon);
+  }
+
+  /** Whether a mapping ever got a page of its own. */
+  hasAnon({ start, last }: Interval): boolean {
+    return firstOverlap(this.#anon, start, last) !== undefined;
+  }
+
+  #openAnon(): RangeMap<AnonRun> {
+    this.#anon = this.#anon.edit();
+    return this.#anon;
   }
 
   /** The pages of a file that are in memory. */
@@ -251,7 +299,7 @@ export class Machine {
   }
 
   vmaAt(address: U64): Vma | undefined {
-    return mergedVma(this.space.vmas, this.runs, address);
+    return mergedVma(this.space.vmas, this.#anon, address);
   }
 
   /** The VMAs that touch a range, in order. */
@@ -280,6 +328,10 @@ export class Machine {
     const invalidation = Object.freeze({ start, last, seq: this.seq, type, device, derived: true });
     for (const mirror of this.mirrors) actOn(mirror, invalidation);
   }
+}
+
+function trimAnon(run: AnonRun, start: U64, last: U64): AnonRun {
+  return Object.freeze({ ...run, start, last });
 }
 
 function workMirror(mirror: Mirror, ptes: RangeMap<MirrorPte>): WorkMirror {

@@ -1,7 +1,8 @@
 import { firstOverlap, type RangeMap, rangeAt } from '../../core/interval.js';
 import { add, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
-import type { PteRun } from '../memory/pagetable.js';
+import type { AnonRun } from '../memory/pagetable.js';
+import { hasOffset } from '../memory/ranges.js';
 import { VMA_GUARD, type Vma } from '../memory/state.js';
 
 /**
@@ -16,14 +17,14 @@ import { VMA_GUARD, type Vma } from '../memory/state.js';
 /** A program has few neighbours that calls made one by one; beyond so many it makes no difference how far it reaches. */
 const STEPS_MAX = 256;
 
-export function mergedVma(vmas: RangeMap<Vma>, runs: RangeMap<PteRun>, address: U64): Vma | undefined {
+export function mergedVma(vmas: RangeMap<Vma>, anon: RangeMap<AnonRun>, address: U64): Vma | undefined {
   const vma = rangeAt(vmas, address);
   if (vma === undefined) return undefined;
   let { start, last, offset, traits } = vma;
   let edge = vma;
   for (let steps = 0; steps < STEPS_MAX; steps++) {
     const next = vmas.get(add(edge.last, 1));
-    if (next === undefined || !merge(runs, edge, next)) break;
+    if (next === undefined || !merge(anon, edge, next)) break;
     edge = next;
     last = next.last;
     traits |= next.traits;
@@ -31,7 +32,7 @@ export function mergedVma(vmas: RangeMap<Vma>, runs: RangeMap<PteRun>, address: 
   edge = vma;
   for (let steps = 0; steps < STEPS_MAX && start > 0; steps++) {
     const before = vmas.lower(start);
-    if (before === undefined || !merge(runs, before, edge)) break;
+    if (before === undefined || !merge(anon, before, edge)) break;
     edge = before;
     ({ start, offset } = before);
     traits |= before.traits;
@@ -39,16 +40,16 @@ export function mergedVma(vmas: RangeMap<Vma>, runs: RangeMap<PteRun>, address: 
   return start === vma.start && last === vma.last ? vma : Object.freeze({ ...vma, start, last, offset, traits });
 }
 
-function merge(runs: RangeMap<PteRun>, low: Vma, high: Vma): boolean {
+function merge(anon: RangeMap<AnonRun>, low: Vma, high: Vma): boolean {
   if (add(low.last, 1) !== high.start || low.prot !== high.prot || low.flags !== high.flags) return false;
   if ((low.traits ^ high.traits) & ~VMA_GUARD || low.file !== high.file) return false;
-  if (low.file !== 0 && add(low.offset, sub(high.start, low.start)) !== high.offset) return false;
+  if (hasOffset(low) && add(low.offset, sub(high.start, low.start)) !== high.offset) return false;
   // Each call makes a file of its own for shared anonymous memory.
   if (low.file === 0 && low.flags & MAP_SHARED) return low.since === high.since;
-  return movedOf(runs, low) === movedOf(runs, high);
+  return (low.flags & MAP_SHARED) !== 0 || movedOf(anon, low) === movedOf(anon, high);
 }
 
-/** How far the first page of a VMA was moved; 0 where there is none. */
-function movedOf(runs: RangeMap<PteRun>, { start, last }: Vma): U64 {
-  return firstOverlap(runs, start, last)?.moved ?? 0;
+/** How far a private mapping is from its place in the reverse map; one that never got a page of its own is where it is. */
+function movedOf(anon: RangeMap<AnonRun>, { start, last }: Vma): U64 {
+  return firstOverlap(anon, start, last)?.moved ?? 0;
 }

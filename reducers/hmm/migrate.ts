@@ -147,6 +147,7 @@ function toDevice(machine: Machine, mirror: WorkMirror, vma: Vma, { pte, start, 
     // A huge page of zeros that is taken in part gives way to small ones (`migrate_vma_insert_page`).
     if (pte !== undefined && !huge) splitEntry(machine, from);
     const write = (vma.prot & PROT_WRITE) !== 0;
+    machine.noteAnon(vma);
     holdNothing(machine, from, last);
     setRun(machine.runs, from, last, newPte(kind, machine.seq, { ...to, write, huge, large: huge }));
     return [{ start: from, last, access: 'read' }];

@@ -39,6 +39,7 @@ export function fillFromFile(machine: Machine, vma: Vma, hole: Interval, write: 
   const since = machine.seq;
   if (write) {
     const shared = (vma.flags & MAP_SHARED) !== 0;
+    machine.noteAnon(vma);
     if (!shared) hold(machine.dataToWrite(), hole.start, hole.last, UNKNOWN_DATA);
     setRun(machine.runs, hole.start, hole.last, newPte(shared ? 'file' : 'anon', since, { write }));
     return true;
@@ -80,7 +81,7 @@ function windowOf(vma: Vma, address: U64): Interval {
 
 /** Where in its file a part of a mapping lies. */
 function offsetsOf(vma: Vma, { start, last }: Interval): Interval {
-  const of = (address: U64): U64 => (vma.file === 0 ? address : add(vma.offset, sub(address, vma.start)));
+  const of = (address: U64): U64 => add(vma.offset, sub(address, vma.start));
   return { start: of(start), last: of(last) };
 }
 

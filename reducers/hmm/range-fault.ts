@@ -1,7 +1,8 @@
 import { firstOverlap, type RangeMap } from '../../core/interval.js';
+import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { HUGE_BYTES, hugePart, type PteRun, pieces } from '../memory/pagetable.js';
+import { type AnonRun, HUGE_BYTES, hugePart, type PteRun, pieces } from '../memory/pagetable.js';
 import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { mergedVma } from './merged.js';
 
@@ -27,7 +28,11 @@ import { mergedVma } from './merged.js';
 export interface PageView {
   readonly vmas: RangeMap<Vma>;
   readonly runs: RangeMap<PteRun>;
+  /** Which private mappings ever got a page of their own: of them, moved ones do not merge with their neighbours. */
+  readonly anon?: RangeMap<AnonRun>;
 }
+
+const NO_ANON: RangeMap<AnonRun> = OrderedMap.numeric<U64, AnonRun>().freeze();
 
 export interface HmmRequest {
   readonly start: U64;
@@ -65,7 +70,7 @@ export function hmmWalk(view: PageView, request: HmmRequest): HmmStep {
   const pfns: HmmPfns[] = [];
   let at = request.start;
   for (;;) {
-    const vma = mergedVma(view.vmas, view.runs, at);
+    const vma = mergedVma(view.vmas, view.anon ?? NO_ANON, at);
     const part = vma === undefined ? holeEnd(view, at, request.last) : min(vma.last, request.last);
     if (vma === undefined || !walkable(vma)) {
       if (request.fault) return { kind: 'error', errno: 'EFAULT', at };

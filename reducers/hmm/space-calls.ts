@@ -27,7 +27,7 @@ import { heldIn, hold } from './contents.js';
 import { type Machine, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP } from './machine.js';
 import { isWritableAtOnce } from './page-cache.js';
 import { cutMappings, splitEdges, splitEntries } from './sharing.js';
-import { touch } from './touch.js';
+import { populateRange, touch } from './touch.js';
 
 /**
  * What memory calls do to page table entries, and which invalidations they cause.
@@ -123,6 +123,7 @@ function unmap(machine: Machine, start: U64, last: U64 | undefined): void {
     cutMappings(machine, start, last);
     machine.invalidate(NOTIFY_UNMAP, start, last);
   }
+  machine.dropAnon(start, last);
   machine.clear(start, last);
 }
 
@@ -210,6 +211,15 @@ function wholeParts(machine: Machine, parts: readonly MovedPart[]): MovedPart[] 
   return whole;
 }
 
+/** The new mapping takes along that it got pages of its own; the old one forgets it where all of it has moved. */
+function moveAnon(machine: Machine, from: U64, last: U64, distance: U64, stays: boolean): void {
+  const vma = machine.vmaAt(from);
+  const anon = vma === undefined ? undefined : firstOverlap(machine.anon, vma.start, vma.last);
+  if (vma === undefined || anon === undefined) return;
+  if (!stays || (vma.start === from && vma.last === last)) machine.dropAnon(from, last);
+  machine.putAnon({ start: add(from, distance), last: add(last, distance), moved: add(anon.moved, distance) });
+}
+
 /**
  * `move_page_tables`: the entries go to the new place; what one entry maps goes whole where both places allow it. Then
  * the old place is unmapped, unless the mapping stays.
@@ -219,6 +229,7 @@ function movePages(machine: Machine, { start: from, last, to }: MovedPart, stays
   if (stays) splitEdges(machine, from, last);
   else cutMappings(machine, from, last);
   const distance = sub(to, from);
+  moveAnon(machine, from, last, distance, stays);
   if (alignDown(distance, HUGE_BYTES) !== distance) splitEntries(machine, from, last);
   if (machine.data.size > 0)
     for (const held of heldIn(machine.data, from, last))
@@ -248,6 +259,7 @@ function lock(machine: Machine, event: MlockEvent): void {
     const to = min(vma.last, last);
     if (machine.isLocked(from) !== locks) cutMappings(machine, from, to);
     if (!locks || event.flags & MLOCK_ONFAULT || (vma.prot & (PROT_READ | PROT_WRITE)) === 0) continue;
-    if (machine.derives) touch(machine, vma, from, to, (vma.prot & PROT_WRITE) !== 0 && (vma.flags & MAP_SHARED) === 0);
+    const write = (vma.prot & PROT_WRITE) !== 0 && (vma.flags & MAP_SHARED) === 0;
+    if (machine.derives) populateRange(machine, vma, from, to, write);
   }
 }

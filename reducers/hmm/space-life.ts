@@ -1,7 +1,8 @@
+import { firstOverlap, put } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
-import { U64_MAX } from '../../core/u64.js';
+import { type U64, U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
-import { type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
+import { type AnonRun, type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_DONTFORK, VMA_WIPEONFORK, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { actOn, Machine, NOTIFY_PROTECTION_PAGE, NOTIFY_RELEASE } from './machine.js';
@@ -52,7 +53,11 @@ function leaveKinship(tx: Tx, space: number, family: number): void {
 
 function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
   const held = pieces(machine.runs, vma.start, vma.last);
-  if (!held.some(({ pte }) => pte !== undefined && pte.kind !== 'zero' && pte.kind !== 'file')) return;
+  const own = held.some(({ pte }) => pte !== undefined && pte.kind !== 'zero' && pte.kind !== 'file');
+  if (!own && !machine.hasAnon(vma)) return;
+  const { start: from, last: to } = vma;
+  const moved = firstOverlap(machine.anon, from, to)?.moved ?? 0;
+  put(child.anon, Object.freeze({ start: from, last: to, moved }), trim, (a, b) => a.moved === b.moved);
   machine.invalidate(NOTIFY_PROTECTION_PAGE, vma.start, vma.last);
   for (const piece of held) if (piece.pte?.kind === 'exclusive') restoreExclusive(machine, vma, piece, piece.pte);
   for (const { start, last, pte } of pieces(machine.runs, vma.start, vma.last)) {
@@ -61,6 +66,10 @@ function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
     setRun(machine.runs, start, last, shared);
     setRun(child.runs, start, last, shared);
   }
+}
+
+function trim(run: AnonRun, start: U64, last: U64): AnonRun {
+  return Object.freeze({ ...run, start, last });
 }
 
 /** Pages that no recorded call mapped are there in the child too: the program, the heap and the stack are copied. */

@@ -40,6 +40,16 @@ export function touch(machine: Machine, vma: Vma, start: U64, last: U64, write: 
   return touchPages(machine, vma, start, last, write);
 }
 
+/**
+ * The same as a call does it that goes on where get_user_pages() stopped (`madvise_populate`, `__mm_populate`): what failed for want
+ * of memory is tried once more, unless it was the first page of all.
+ */
+export function populateRange(machine: Machine, vma: Vma, start: U64, last: U64, write: boolean): FaultErrno {
+  const errno = touch(machine, vma, start, last, write);
+  const atFirst = pieceAt(machine.runs, start, start).pte?.kind === 'private';
+  return errno !== 'ENOMEM' || atFirst ? errno : touch(machine, vma, start, last, write);
+}
+
 function touchPages(machine: Machine, vma: Vma, start: U64, last: U64, write: boolean): FaultErrno {
   let at = start;
   for (;;) {
@@ -63,6 +73,7 @@ function fill(machine: Machine, vma: Vma, hole: Interval, write: boolean): Fault
   holdNothing(machine, hole.start, hole.last);
   const small = newPte(write ? 'anon' : 'zero', machine.seq, { write });
   const huge = hugeReach(machine, vma, hole);
+  if (write || huge !== undefined) machine.noteAnon(vma);
   if (huge === undefined) {
     setRun(machine.runs, hole.start, hole.last, small);
     return '';
@@ -81,6 +92,7 @@ function fillHugetlb(machine: Machine, vma: Vma, hole: Interval, write: boolean)
   const shared = (vma.flags & MAP_SHARED) !== 0;
   const writable = shared ? (vma.prot & PROT_WRITE) !== 0 : write;
   const pte = newPte(shared ? 'file' : 'anon', machine.seq, { write: writable, huge: true, large: !shared });
+  machine.noteAnon(vma);
   setRun(machine.runs, start, last, pte);
   return '';
 }
@@ -112,7 +124,7 @@ function hugeReach(machine: Machine, vma: Vma, hole: Interval): Interval | undef
 function touchEntry(machine: Machine, vma: Vma, piece: Interval, pte: PteRun, write: boolean): FaultErrno {
   switch (pte.kind) {
     case 'zero':
-      if (write) replaceZero(machine, piece, pte);
+      if (write) replaceZero(machine, vma, piece, pte);
       return '';
     case 'anon':
     case 'coherent':
@@ -131,7 +143,8 @@ function touchEntry(machine: Machine, vma: Vma, piece: Interval, pte: PteRun, wr
 }
 
 /** The page of zeros gives way to a new page; a huge one to a huge page, or to a small one where there is none to be had. */
-function replaceZero(machine: Machine, piece: Interval, pte: PteRun): void {
+function replaceZero(machine: Machine, vma: Vma, piece: Interval, pte: PteRun): void {
+  machine.noteAnon(vma);
   const { exchanged } = machine;
   const small = exchanged !== undefined && sub(exchanged.last, exchanged.start) < HUGE_BYTES - 1;
   for (const { start, last, huge } of small ? [{ ...piece, huge: false }] : entriesOf(pte, piece.start, piece.last)) {
@@ -146,6 +159,7 @@ function writeFilePage(machine: Machine, vma: Vma, piece: Interval, pte: PteRun)
     return;
   }
   machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
+  machine.noteAnon(vma);
   hold(machine.dataToWrite(), piece.start, piece.last, UNKNOWN_DATA);
   setRun(machine.runs, piece.start, piece.last, newPte('anon', machine.seq, { write: true }));
 }

@@ -92,12 +92,22 @@ export interface DataRun extends Interval {
   readonly upto: number;
 }
 
+/**
+ * A private mapping that ever got a page of its own, as far as it reached then (`vma->anon_vma`): fork copies its entries, and when it
+ * is moved, the place that it has in the reverse map stays.
+ */
+export interface AnonRun extends Interval {
+  /** How far it was moved since (modulo 2^64): its address less its `vm_pgoff`. */
+  readonly moved: U64;
+}
+
 export interface PageTable {
   /** Id of the address space; the key too. */
   readonly space: number;
   readonly knowledge: Knowledge;
   readonly runs: RangeMap<PteRun>;
   readonly data: RangeMap<DataRun>;
+  readonly anon: RangeMap<AnonRun>;
   /** Bits of the devices that may have memory here, so that freeing a device's memory need not look at all tables. */
   readonly devices: number;
   /** Which other spaces may share pages with it: id in `kinships`, 0 while it has neither parent nor child. */
@@ -122,6 +132,7 @@ export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTa
     knowledge,
     runs: tx.adopt(OrderedMap.numeric<U64, PteRun>()),
     data: tx.adopt(OrderedMap.numeric<U64, DataRun>()),
+    anon: tx.adopt(OrderedMap.numeric<U64, AnonRun>()),
     devices: 0,
     family: 0,
     strayed: false,

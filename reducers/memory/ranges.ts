@@ -1,3 +1,4 @@
+import { MAP_SHARED } from './flags.js';
 import type { Event } from '../../core/event.js';
 import { carve, overlapping, type RangeMap } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
@@ -11,10 +12,15 @@ import { VMA_DONTFORK, type AddressSpace, type Vma } from './state.js';
  * References to files and the counts in the space follow from what was there before and after.
  */
 
+/** Whether `offset` says which pages a VMA shows. */
+export function hasOffset({ file, flags }: Vma): boolean {
+  return file !== 0 || (flags & MAP_SHARED) !== 0;
+}
+
 /** The part of a VMA in `start..last`; offsets into a file move with the start. */
 export function trimVma(vma: Vma, start: U64, last: U64): Vma {
   if (vma.start === start && vma.last === last) return vma;
-  const offset = vma.file === 0 ? vma.offset : add(vma.offset, sub(start, vma.start));
+  const offset = hasOffset(vma) ? add(vma.offset, sub(start, vma.start)) : vma.offset;
   return Object.freeze({ ...vma, start, last, offset });
 }
 
@@ -91,7 +97,7 @@ function continues(left: Vma, right: Vma): boolean {
     left.file === right.file &&
     left.since === right.since &&
     left.traits === right.traits &&
-    (left.file === 0 || add(left.offset, sub(right.start, left.start)) === right.offset)
+    (!hasOffset(left) || add(left.offset, sub(right.start, left.start)) === right.offset)
   );
 }
 

@@ -125,13 +125,14 @@ function mapped(tx: Tx, process: Process, space: AddressSpace, event: MmapEvent,
   if (last === undefined) return;
   const anonymous = (event.flags & MAP_ANONYMOUS) !== 0 || event.fd === -1;
   const file = anonymous ? undefined : fileOfFd(tx, process, event.fd, event.path, event, families);
+  const shared = (event.flags & MAP_TYPE & MAP_SHARED) !== 0;
   const vma: Vma = Object.freeze({
     start,
     last,
     prot: event.prot & 7,
-    flags: (event.flags & KEPT_FLAGS) | ((event.flags & MAP_TYPE & MAP_SHARED) === 0 ? MAP_PRIVATE : MAP_SHARED),
+    flags: (event.flags & KEPT_FLAGS) | (shared ? MAP_SHARED : MAP_PRIVATE),
     file: file?.id ?? 0,
-    offset: file === undefined ? 0 : event.offset,
+    offset: file === undefined ? (shared ? start : 0) : event.offset,
     since: event.seq,
     traits: traitsOf(event.flags, anonymous, file),
   });

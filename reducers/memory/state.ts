@@ -9,7 +9,10 @@ export interface Vma extends Interval {
   readonly flags: number;
   /** Open file id that backs it, 0 for anonymous memory. */
   readonly file: number;
-  /** Offset into the file at `start`; 0 for anonymous memory. */
+  /**
+   * Offset into the file at `start`. Of shared anonymous memory: the address that `start` had when the memory was made; 0 for
+   * private memory.
+   */
   readonly offset: U64;
   /** `seq` of the event that made it. */
   readonly since: number;
