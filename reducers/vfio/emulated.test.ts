@@ -79,6 +79,18 @@ test('an object that is no IOAS tells as well: a mediated device finds none, one
   assert.is(attach(lab, IOAS).verdict, 'match');
 });
 
+test('the error of an attach tells on which side of an IOMMU the device is', () => {
+  const told = (errno: string) => {
+    const lab = bound(new Lab());
+    assert.is(attach(lab, IOAS, errno).verdict, 'unknown');
+    return lab.world.devices.get('vfio0')?.driver;
+  };
+  assert.is(told('EADDRINUSE'), 'pci');
+  assert.is(told('EFAULT'), 'pci');
+  assert.is(told('ENOENT'), 'mdev');
+  assert.is(told('ENOMEM'), 'unknown');
+});
+
 test('an attach whose answer is not known leaves nothing behind when the recording says that it failed', () => {
   const lab = bound(new Lab());
   lab.setDriver('vfio0', 'pci');

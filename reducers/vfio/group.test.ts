@@ -284,6 +284,16 @@ test('a group with an IOMMU pins what was mapped for mediated devices, until it 
   assert.is(info(left), 'match');
 });
 
+test('whether the IOMMU of a group translates what is mapped, its joining shows', () => {
+  const lab = mappedForMdev(new Lab(), 2 ** 46);
+  assert.match(join(lab, 'ERANGE').unknown, /what the IOMMU of group 8 says/);
+  assert.is(setContainer(lab, 3, 'ERANGE', 6).verdict, 'match');
+  const wide = mappedForMdev(new Lab(), 2 ** 46);
+  assert.is(join(wide, '').verdict, 'learned');
+  wide.good(wide.ioctl(6, GROUP_UNSET_CONTAINER));
+  assert.is(setContainer(wide, 3, '', 6).verdict, 'match');
+});
+
 test('a group with an IOMMU that leaves before there is a backend leaves no ranges behind', () => {
   const lab = new Lab().container(null);
   lab.open('/dev/vfio/8', 6);

@@ -200,6 +200,9 @@ export function attachPt(call: Call): void {
   else attach(call, device, ptId, pasid);
 }
 
+/** Of attaching to an IOAS that is there: what reserves and pins may fail so, an access for the mark that was left alone. */
+const BEHIND_IOMMU_ERRORS: readonly string[] = ['EADDRINUSE', 'EFAULT', 'EINVAL'];
+const MEDIATED_ERROR = 'ENOENT';
 const NOT_SHOWN = 'whether the device is behind an IOMMU or mediated was not shown yet';
 
 /**
@@ -216,6 +219,8 @@ function attachShows(call: Call, device: VfioDevice, ptId: number): boolean {
   const told = find(call.memOut, add(call.arg, 8), 4)?.u32(0);
   if (told === undefined) call.unknown(NOT_SHOWN);
   else if (call.succeedByFact('attach-pt.ok', NOT_SHOWN)) learnBehindIommu(call, device, told !== ptId);
+  else if (BEHIND_IOMMU_ERRORS.includes(call.recordedErrno)) learnBehindIommu(call, device, true);
+  else if (call.recordedErrno === MEDIATED_ERROR) learnBehindIommu(call, device, false);
   return false;
 }
 

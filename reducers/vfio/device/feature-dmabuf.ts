@@ -32,6 +32,7 @@ const RANGE_BYTES = 16;
 /** All of them have to fit into 4 MiB, the most that the kernel allocates in one piece. */
 const MAX_RANGES = 2 ** 18;
 const TOTAL_LIMIT = 1n << 63n;
+const NO_SIZE = 'the size of the BAR was not asked yet (GET_REGION_INFO)';
 const O_CLOEXEC = 0x8_0000;
 /** From here on an offset and a physical address of 52 bits may pass 2^64. */
 const PHYSICAL_UNSURE = (1n << 64n) - (1n << 52n);
@@ -43,6 +44,7 @@ export function dmaBuf(call: Call, device: VfioDevice): void {
   const bar = struct.u32(8);
   const size = bar < PCI_ROM_REGION ? regionBytes(call, device, bar) : 0;
   if (size === 0 && refuse(call, R.bar)) return;
+  if (size === undefined && call.failedByFact(R.bar.errno, NO_SIZE)) return;
   if (count > MAX_RANGES && refuse(call, R.tooMany)) return;
   const ranges = takeBytes(call, add(call.arg, RANGES_AT), count * RANGE_BYTES, PAYLOAD_RULES.copyIn);
   if (ranges === undefined) return;
@@ -50,7 +52,7 @@ export function dmaBuf(call: Call, device: VfioDevice): void {
   for (let at = 0; at < ranges.length; at += RANGE_BYTES) pairs.push([ranges.u64(at), ranges.u64(at + 8)]);
   if (rangesRefused(call, pairs)) return;
   if (isPorts(configOf(call.tx, device), bar) === true && refuse(call, R.ports)) return;
-  if (size === undefined) call.unknown(`the size of BAR ${bar} was not asked yet (GET_REGION_INFO)`);
+  if (size === undefined) call.unknown(NO_SIZE);
   else if (beyond(call, pairs, size)) return;
   returnFd(call, struct.u32(12));
 }

@@ -126,6 +126,9 @@ test('dma-buf: rejections, and the fd', () => {
     row('EOVERFLOW', B.overflow, [24, 0xffff_ffff_ffff_f000n, 8], [32, 0x2000, 8]),
     row('EINVAL', B.beyond, [24, 0x1_f000, 8], [32, 0x2000, 8]),
   ]);
+  const unasked = new Lab().device();
+  unasked.good(ask(unasked, '', 8, PROBE | FEATURE_DMA_BUF));
+  assert.match(dmaBuf(unasked, 'ENODEV', [32, 0x800, 8]).unknown, /size of the BAR/);
   const lab = withBar(new Lab());
   assert.match(dmaBuf(lab, 'EOVERFLOW', [24, 0xffff_ffff_fff0_0000n, 8]).unknown, /physical memory/);
   lab.good(dmaBuf(lab, ''));

@@ -12,7 +12,7 @@ import { refuse, type Rule } from '../rules.js';
 import type { DmaMapping, VfioContainer, VfioGroup } from '../state.js';
 import { MAP_WRITE } from '../uapi.js';
 import { mappingText } from './explain.js';
-import { type Width, widthOf } from './width.js';
+import { teachWidth, type Width, widthOf } from './width.js';
 
 /**
  * A group with an IOMMU joins a container that has mappings (`vfio_iommu_type1_attach_group`).
@@ -64,8 +64,7 @@ export function joinRefused(call: Call, container: VfioContainer, group: VfioGro
   if (beyond || highest.last > least) {
     call.looked(mappingText(highest));
     if (beyond && limited) return refuse(call, R.aperture);
-    if (!beyond)
-      call.unknown(`what the IOMMU of group ${group.id} says to IOVA ${hex(highest.last)} is not in the recording`);
+    if (!beyond) answerShowsWidth(call, group, highest.last, limited);
   }
   for (const hole of told === null ? [MSI_WINDOW] : holesOf(told)) {
     const hit = firstOverlap(mappings, hole.start, hole.last);
@@ -74,6 +73,14 @@ export function joinRefused(call: Call, container: VfioContainer, group: VfioGro
     return refuse(call, R.reserved);
   }
   return pinRefused(call, container, most ?? U64_MAX);
+}
+
+/** The answer tells whether the IOMMU of the group translates the highest address: it may refuse the group, or the mapping. */
+function answerShowsWidth(call: Call, group: VfioGroup, last: U64, limited: boolean): void {
+  const reason = `what the IOMMU of group ${group.id} says to IOVA ${hex(last)} is not in the recording`;
+  if (call.succeedByFact('set-container.ok', reason)) teachWidth(call, [group.id], last, true);
+  else if (call.recordedErrno === (limited ? R.aperture.errno : R.range.errno))
+    teachWidth(call, [group.id], last, false);
 }
 
 /** Where an IOMMU ends that told its ranges. */
