@@ -77,6 +77,7 @@ export const LEARNABLE_FACTS: readonly LearnableFact[] = [
     why: 'seen by pread; capabilities and class of the device',
   },
   { pattern: 'vfio-device/*/region*/size', field: 'size', why: 'sizes of BARs, ROM, config space' },
+  { pattern: 'vfio-device/*/region*/size_from', field: 'size', why: 'how far a BAR reaches: an IOEVENTFD was taken' },
   { pattern: 'vfio-device/*/region*/flags', field: 'flags', why: 'whether a BAR is there and can be mapped' },
   { pattern: 'vfio-device/*/region*/offset', field: 'offset', why: 'drivers that lay out the file in another way' },
   { pattern: 'vfio-device/*/region*/caps_bytes', field: 'argsz', why: 'capabilities of regions that a driver adds' },

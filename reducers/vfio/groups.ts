@@ -56,7 +56,8 @@ export function endGroup(tx: Tx, group: VfioGroup): void {
   if (group.container !== 0) detachGroup(tx, group.id);
   if (group.iommufd !== 0) leaveIommufd(tx, group);
   if (group.unknownSince >= 0) detachUnseen(tx, group.unknownSince);
-  patchGroup(tx, group.id, { file: 0, closing: false, unknownSince: -1 });
+  if (isUnnamed(group)) tx.world.groups.delete(group.id);
+  else patchGroup(tx, group.id, { file: 0, closing: false, unknownSince: -1 });
 }
 
 /** The group's hold on an iommufd, which keeps the context alive without its own fd. */

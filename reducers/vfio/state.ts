@@ -135,8 +135,6 @@ export interface IoEventFd {
   readonly pos: U64;
   readonly data: U64;
   readonly bytes: number;
-  /** Eventfd file; the trigger ends with it. */
-  readonly file: number;
 }
 
 /** Migration of a device: the state lasts over opens, as the drivers keep it. */

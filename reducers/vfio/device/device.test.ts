@@ -196,6 +196,15 @@ test('ioeventfd: rejections', () => {
         return ioeventfd(lab, e, 4, 0, 6);
       },
     },
+    {
+      rule: E.exists,
+      errno: 'EEXIST',
+      run(lab, e) {
+        withMsix(lab).good(ioeventfd(lab, '', 4, 0, lab.eventfd(8)));
+        lab.close(8);
+        return ioeventfd(lab, e, 4, 0, 6);
+      },
+    },
     row('ENODEV', E.missing, 4, 0, -1),
     {
       rule: E.limit,
@@ -209,6 +218,21 @@ test('ioeventfd: rejections', () => {
     row('EBADF', E.badFd, 4, 0x1050, 99),
     row('EINVAL', E.notEventfd, 4, 0, 3),
   ]);
+});
+
+test('ioeventfd: what an answer tells of a BAR whose size was not asked', () => {
+  const lab = new Lab().device();
+  lab.eventfd(6);
+  assert.match(ioeventfd(lab, 'EINVAL', 4, 0x100, 6, 0).unknown, /size of BAR 0/);
+  lab.good(ioeventfd(lab, 'EINVAL', 8, 0x100, 6, 0));
+  assert.is(ioeventfd(lab, '', 4, 0x100, 6, 0).verdict, 'learned');
+  assert.is(ioeventfd(lab, '', 4, 0, 6, 0).verdict, 'match');
+  assert.match(ioeventfd(lab, 'EINVAL', 4, 8, 6, 0).unknown, /MSI-X/);
+  assert.is(ioeventfd(lab, 'EEXIST', 4, 0, 6, 0).verdict, 'match');
+  const found = new Lab();
+  found.foundOpen(5, 'anon_inode:[vfio-device]');
+  ioeventfd(found, 'ENOTTY', 4, 0, 6, 0);
+  assert.is([...found.world.devices.values()][0]?.driver, 'mdev');
 });
 
 test('a BAR whose memory decoding is off cannot be mapped for DMA', () => {

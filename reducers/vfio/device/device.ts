@@ -157,7 +157,7 @@ function pciShows(call: Call, device: VfioDevice, command: number): void {
   else if (command !== DEVICE_PCI_HOT_RESET) tellDriver(call.tx, device, 'mdev', call.event.seq);
 }
 
-const PCI_ONLY: readonly number[] = [DEVICE_GET_PCI_HOT_RESET_INFO, DEVICE_PCI_HOT_RESET];
+const PCI_ONLY: readonly number[] = [DEVICE_GET_PCI_HOT_RESET_INFO, DEVICE_PCI_HOT_RESET, DEVICE_IOEVENTFD];
 
 function reset(call: Call, device: VfioDevice): void {
   if (device.driver === 'pci') {
