@@ -133,6 +133,11 @@ test('commands of the core and the driver: rejections', () => {
       run: (l, e) => l.device().ioctl(5, DEVICE_ATTACH_IOMMUFD_PT, { errno: e }),
     },
     {
+      rule: R.unknownCommand,
+      errno: 'ENOTTY',
+      run: (l, e) => l.device(MDEV).ioctl(5, DEVICE_IOEVENTFD, { in: struct(32), errno: e }),
+    },
+    {
       rule: R.noReset,
       errno: 'EINVAL',
       run(lab, e) {

@@ -118,7 +118,7 @@ function pciCommand(call: Call, command: number): boolean {
   }
 }
 
-/** Mediated devices of drivers that are not known here may have displays, or be no PCI device at all. */
+/** Mediated devices of drivers that are not known here may have displays; no driver resets the bus of one. */
 function otherCommand(call: Call, device: VfioDevice, command: number): boolean {
   if (device.driver === 'mtty') return false;
   const display = displayOf(device);
@@ -130,7 +130,7 @@ function otherCommand(call: Call, device: VfioDevice, command: number): boolean 
     DEVICE_PCI_HOT_RESET,
     DEVICE_IOEVENTFD,
   ];
-  if (!theirs.includes(command)) return false;
+  if (!theirs.includes(command) || (device.driver === 'mdev' && PCI_ONLY.includes(command))) return false;
   call.unknown('the driver of the device is not known');
   if (PCI_ONLY.includes(command)) pciShows(call, device, command);
   if (command === DEVICE_QUERY_GFX_PLANE) planeShows(call, device);
