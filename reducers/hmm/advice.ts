@@ -29,10 +29,12 @@ import {
 import { HUGE_BYTES, hugePart, newPte, pieceAt, pieces, setRun } from '../memory/pagetable.js';
 import { ADVICE_TRAITS } from '../memory/reduce.js';
 import { VMA_HUGETLB, VMA_NOHUGEPAGE, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { hasAnon, noteAnon } from './anon.js';
 import { holdNothing } from './contents.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
 import { removePages } from './page-cache.js';
 import { cutMappings, splitEdges, splitUncovered } from './sharing.js';
+import { addTables, dropTables, hasTable, keepTables, tabledIn } from './tables.js';
 import { isPrivateAnonymous, populateRange, touch } from './touch.js';
 
 /**
@@ -98,13 +100,14 @@ function refuses(machine: Machine, vma: Vma, advice: number): boolean {
 function adviseVma(machine: Machine, vma: Vma, advice: number, from: U64, to: U64): void {
   switch (advice) {
     case MADV_GUARD_INSTALL:
-      if (isPrivateAnonymous(vma)) machine.noteAnon(vma);
-      if (pieces(machine.runs, from, to).every(({ pte }) => pte === undefined)) return;
-      discard(machine, from, to);
+      if (isPrivateAnonymous(vma)) noteAnon(machine, vma);
+      if (pieces(machine.runs, from, to).some(({ pte }) => pte !== undefined)) discard(machine, from, to);
+      addTables(machine, from, to);
       return;
     case MADV_DONTNEED:
     case MADV_DONTNEED_LOCKED:
       discard(machine, from, to);
+      for (const part of machine.unguarded(vma, { start: from, last: to })) dropTables(machine, part.start, part.last);
       return;
     case MADV_REMOVE:
       removePages(machine, vma, { start: from, last: to });
@@ -135,6 +138,7 @@ function adviseVma(machine: Machine, vma: Vma, advice: number, from: U64, to: U6
 function discard(machine: Machine, from: U64, to: U64): void {
   splitEdges(machine, from, to);
   machine.invalidate(NOTIFY_CLEAR, from, to);
+  keepTables(machine, from, to);
   machine.clear(from, to);
 }
 
@@ -181,13 +185,16 @@ function collapse(machine: Machine, vma: Vma, start: U64, last: U64): boolean {
   for (let at = alignUp(start, HUGE_BYTES); at < end; ) {
     const { pte, last: reach } = pieceAt(machine.runs, at, sub(end, 1));
     // Blocks of equal entries, or of none, go together.
-    const wholeEnd = max(alignDown(add(reach, 1), HUGE_BYTES), add(at, HUGE_BYTES));
+    const wholeEnd =
+      tabledIn(machine, { start: at, last: reach }).length > 0
+        ? add(at, HUGE_BYTES)
+        : max(alignDown(add(reach, 1), HUGE_BYTES), add(at, HUGE_BYTES));
     const blocks = { start: at, last: sub(wholeEnd, 1) };
     if (pte !== undefined && hugePart(pte, at, at) !== undefined) all = all && pte.kind !== 'private';
-    else if (pte === undefined && reach >= blocks.last) all = false;
+    else if (pte === undefined && reach >= blocks.last && !hasTable(machine, at)) all = false;
     else if (pieces(machine.runs, blocks.start, blocks.last).some((piece) => piece.pte?.kind === 'coherent'))
       all = false;
-    else if (!bringAllBack(machine, vma, blocks) || !machine.hasAnon(vma)) return false;
+    else if (!bringAllBack(machine, vma, blocks) || !hasAnon(machine, vma)) return false;
     else collapseBlocks(machine, vma, blocks);
     at = wholeEnd;
   }
@@ -208,4 +215,5 @@ function collapseBlocks(machine: Machine, vma: Vma, { start, last }: Interval): 
     if (pte === undefined) holdNothing(machine, from, to);
   const write = (vma.prot & PROT_WRITE) !== 0;
   setRun(machine.runs, start, last, newPte('anon', machine.seq, { write, huge: true, large: true }));
+  dropTables(machine, start, last);
 }

@@ -78,6 +78,7 @@ export class Machine {
   strayed: boolean;
   #data: RangeMap<DataRun>;
   #anon: RangeMap<AnonRun>;
+  #tables: RangeMap<Interval>;
   readonly #table: PageTable;
   readonly #tx: Tx;
   #kin: readonly Machine[] | undefined;
@@ -93,6 +94,7 @@ export class Machine {
     this.runs = table.runs;
     this.#data = table.data;
     this.#anon = table.anon;
+    this.#tables = table.tables;
     this.devices = table.devices;
     this.strayed = table.strayed;
   }
@@ -122,6 +124,7 @@ export class Machine {
     machine.runs = pages.runs.edit();
     machine.#data = pages.data.freeze();
     machine.#anon = pages.anon.freeze();
+    machine.#tables = pages.tables.freeze();
     for (const mirror of mirrors) machine.mirrors.push(workMirror(mirror, mirror.ptes.edit()));
     return machine;
   }
@@ -165,6 +168,8 @@ export class Machine {
     other.#data = this.#data;
     this.#anon = this.#anon.freeze();
     other.#anon = this.#anon;
+    this.#tables = this.#tables.freeze();
+    other.#tables = this.#tables;
     other.devices = this.devices;
     other.strayed = this.strayed;
     other.#kin = this.#kin?.map((kin) => kin.copy());
@@ -184,12 +189,14 @@ export class Machine {
     const now = tx.world.pageTables.get(this.#table.space) ?? this.#table;
     const data = this.#data;
     const anon = this.#anon;
+    const tables = this.#tables;
     if (runs !== now.runs) tx.adopt(runs);
     if (data !== now.data) tx.adopt(data);
     if (anon !== now.anon) tx.adopt(anon);
-    const tables = runs !== now.runs || data !== now.data || anon !== now.anon;
-    if (tables || devices !== now.devices || strayed !== now.strayed)
-      tx.world.pageTables.set(now.space, Object.freeze({ ...now, runs, data, anon, devices, strayed }));
+    if (tables !== now.tables) tx.adopt(tables);
+    const same = runs === now.runs && data === now.data && anon === now.anon && tables === now.tables;
+    if (!same || devices !== now.devices || strayed !== now.strayed)
+      tx.world.pageTables.set(now.space, Object.freeze({ ...now, runs, data, anon, tables, devices, strayed }));
     for (const mirror of this.mirrors) storeMirror(tx, mirror);
     for (const kin of this.#kin ?? []) kin.store(tx);
     for (const [key, pages] of this.#caches) {
@@ -209,34 +216,22 @@ export class Machine {
     return this.#data;
   }
 
+  /** Blocks that have a page table. */
+  get tables(): RangeMap<Interval> {
+    return this.#tables;
+  }
+
+  tablesToWrite(): RangeMap<Interval> {
+    this.#tables = this.#tables.edit();
+    return this.#tables;
+  }
+
   /** Private mappings that ever got a page of their own. */
   get anon(): RangeMap<AnonRun> {
     return this.#anon;
   }
 
-  /** A private mapping gets a page of its own. */
-  noteAnon({ start, last, flags }: Vma): void {
-    if (flags & MAP_SHARED) return;
-    const known = firstOverlap(this.#anon, start, last);
-    if (known !== undefined && known.start <= start && known.last >= last) return;
-    this.putAnon({ start, last, moved: known?.moved ?? 0 });
-  }
-
-  putAnon(run: AnonRun): void {
-    put(this.#openAnon(), Object.freeze(run), trimAnon, (a, b) => a.moved === b.moved);
-  }
-
-  /** A range is not mapped any more, or goes to another place. */
-  dropAnon(start: U64, last: U64): void {
-    if (firstOverlap(this.#anon, start, last) !== undefined) carve(this.#openAnon(), start, last, trimAnon);
-  }
-
-  /** Whether a mapping ever got a page of its own. */
-  hasAnon({ start, last }: Interval): boolean {
-    return firstOverlap(this.#anon, start, last) !== undefined;
-  }
-
-  #openAnon(): RangeMap<AnonRun> {
+  anonToWrite(): RangeMap<AnonRun> {
     this.#anon = this.#anon.edit();
     return this.#anon;
   }
@@ -328,10 +323,6 @@ export class Machine {
     const invalidation = Object.freeze({ start, last, seq: this.seq, type, device, derived: true });
     for (const mirror of this.mirrors) actOn(mirror, invalidation);
   }
-}
-
-function trimAnon(run: AnonRun, start: U64, last: U64): AnonRun {
-  return Object.freeze({ ...run, start, last });
 }
 
 function workMirror(mirror: Mirror, ptes: RangeMap<MirrorPte>): WorkMirror {

@@ -2,13 +2,15 @@ import type { Interval } from '../../core/interval.js';
 import { add, min, sub, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
 import { newPte, PAGE_BYTES, type Pte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
-import { VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { noteAnon } from './anon.js';
 import { holdNothing } from './contents.js';
 import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE, type WorkMirror } from './machine.js';
 import { dropEntries, putEntries } from './mirror-table.js';
 import { tellMappers } from './page-cache.js';
 import { blockAround, hugeBlock, relocate, splitEntry, splitPage, splitPages, tellSharers } from './sharing.js';
 import { isPrivateDevice } from './state.js';
+import { hasTable } from './tables.js';
 import { isPrivateAnonymous } from './touch.js';
 
 /**
@@ -99,13 +101,9 @@ function takeForDevice(machine: Machine, vma: Vma, at: U64, end: U64): readonly 
   if (first.pte !== undefined && hugeBlock(first.pte, at) !== undefined) {
     if (whole && isTakenWhole(first.pte)) return [{ ...first, whole: true }];
     if (first.pte.kind === 'anon') splitPage(machine, first.pte, at);
-  } else if (whole && first.pte === undefined && first.last === end && !hasGuard(machine, vma, first))
+  } else if (whole && first.pte === undefined && first.last === end && !hasTable(machine, at))
     return isPrivateAnonymous(vma) ? [{ ...first, whole: true }] : [];
   return takeSmall(machine, vma, at, end);
-}
-
-function hasGuard(machine: Machine, vma: Vma, { start, last }: Interval): boolean {
-  return (vma.traits & VMA_GUARD) !== 0 && machine.guardIn(start, last) !== undefined;
 }
 
 function isTakenWhole(pte: Pte): boolean {
@@ -147,7 +145,7 @@ function toDevice(machine: Machine, mirror: WorkMirror, vma: Vma, { pte, start, 
     // A huge page of zeros that is taken in part gives way to small ones (`migrate_vma_insert_page`).
     if (pte !== undefined && !huge) splitEntry(machine, from);
     const write = (vma.prot & PROT_WRITE) !== 0;
-    machine.noteAnon(vma);
+    noteAnon(machine, vma);
     holdNothing(machine, from, last);
     setRun(machine.runs, from, last, newPte(kind, machine.seq, { ...to, write, huge, large: huge }));
     return [{ start: from, last, access: 'read' }];

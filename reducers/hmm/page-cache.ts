@@ -3,6 +3,7 @@ import { add, alignDown, max, min, sub, type U64, U64_MAX } from '../../core/u64
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
 import { newPte, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import type { Vma } from '../memory/state.js';
+import { noteAnon } from './anon.js';
 import { hold, UNKNOWN_DATA } from './contents.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
 import { blockAround } from './sharing.js';
@@ -39,7 +40,7 @@ export function fillFromFile(machine: Machine, vma: Vma, hole: Interval, write: 
   const since = machine.seq;
   if (write) {
     const shared = (vma.flags & MAP_SHARED) !== 0;
-    machine.noteAnon(vma);
+    noteAnon(machine, vma);
     if (!shared) hold(machine.dataToWrite(), hole.start, hole.last, UNKNOWN_DATA);
     setRun(machine.runs, hole.start, hole.last, newPte(shared ? 'file' : 'anon', since, { write }));
     return true;

@@ -1,9 +1,9 @@
-import { firstOverlap, type RangeMap } from '../../core/interval.js';
+import { firstOverlap, type RangeMap, rangeAt } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
 import { type AnonRun, HUGE_BYTES, hugePart, type PteRun, pieces } from '../memory/pagetable.js';
-import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
+import { VMA_GUARD, VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { mergedVma } from './merged.js';
 
 /**
@@ -17,7 +17,7 @@ import { mergedVma } from './merged.js';
  * In the kernel's order, for each part of the range:
  * 1. no VMA: EFAULT when something is requested, else ERROR;
  * 2. memory of a device without struct pages, or not readable: the same;
- * 3. no entry: a fault when requested (EPERM when a write is requested and the VMA is not writable), else 0;
+ * 3. no entry: a fault when requested (EPERM when a write is requested and the VMA is not writable; EFAULT for a guard page), else 0;
  * 4. device-private memory of the caller: reported as it is, valid, even when a write is requested that the entry
  *    does not allow;
  * 5. other device-private memory and exclusive entries: as no entry, but a huge one is ERROR without a request;
@@ -77,6 +77,7 @@ export function hmmWalk(view: PageView, request: HmmRequest): HmmStep {
       pfns.push({ start: at, last: part, valid: false, write: false, error: true, order: 0, pte: undefined });
     } else {
       const needed = walkVma(view, vma, at, part, request, pfns);
+      if (needed !== undefined && isGuard(view, vma, needed)) return { kind: 'error', errno: 'EFAULT', at: needed };
       if (needed !== undefined) return faultFrom(vma, needed, part, request.write);
     }
     if (part >= request.last) return { kind: 'done', pfns };
@@ -108,6 +109,11 @@ const MAX_ROUNDS = 1 << 16;
 
 function walkable(vma: Vma): boolean {
   return (vma.prot & PROT_READ) !== 0 && (vma.traits & VMA_PFNMAP) === 0;
+}
+
+/** Guard pages are an error of the walk itself, whatever is asked for. */
+function isGuard(view: PageView, vma: Vma, at: U64): boolean {
+  return (vma.traits & VMA_GUARD) !== 0 && ((rangeAt(view.vmas, at)?.traits ?? 0) & VMA_GUARD) !== 0;
 }
 
 function holeEnd(view: PageView, at: U64, last: U64): U64 {

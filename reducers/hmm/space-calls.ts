@@ -22,11 +22,13 @@ import {
 import { HUGE_BYTES, newPte, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import { type MovedPart, movedParts, targetOf } from '../memory/moved.js';
 import type { Vma } from '../memory/state.js';
+import { dropAnon, putAnon } from './anon.js';
 import { advise } from './advice.js';
 import { heldIn, hold } from './contents.js';
 import { type Machine, NOTIFY_PROTECTION_VMA, NOTIFY_UNMAP } from './machine.js';
 import { isWritableAtOnce } from './page-cache.js';
 import { cutMappings, splitEdges, splitEntries } from './sharing.js';
+import { dropTables, freeTables, keepTables } from './tables.js';
 import { populateRange, touch } from './touch.js';
 
 /**
@@ -123,8 +125,10 @@ function unmap(machine: Machine, start: U64, last: U64 | undefined): void {
     cutMappings(machine, start, last);
     machine.invalidate(NOTIFY_UNMAP, start, last);
   }
-  machine.dropAnon(start, last);
+  dropAnon(machine, start, last);
+  keepTables(machine, start, last);
   machine.clear(start, last);
+  freeTables(machine, start, last);
 }
 
 function shrinkHeap(machine: Machine, ret: U64 | -1 | null): void {
@@ -216,8 +220,8 @@ function moveAnon(machine: Machine, from: U64, last: U64, distance: U64, stays: 
   const vma = machine.vmaAt(from);
   const anon = vma === undefined ? undefined : firstOverlap(machine.anon, vma.start, vma.last);
   if (vma === undefined || anon === undefined) return;
-  if (!stays || (vma.start === from && vma.last === last)) machine.dropAnon(from, last);
-  machine.putAnon({ start: add(from, distance), last: add(last, distance), moved: add(anon.moved, distance) });
+  if (!stays || (vma.start === from && vma.last === last)) dropAnon(machine, from, last);
+  putAnon(machine, { start: add(from, distance), last: add(last, distance), moved: add(anon.moved, distance) });
 }
 
 /**
@@ -235,7 +239,11 @@ function movePages(machine: Machine, { start: from, last, to }: MovedPart, stays
     for (const held of heldIn(machine.data, from, last))
       hold(machine.dataToWrite(), add(held.start, distance), add(held.last, distance), held.upto);
   const kept = pieces(machine.runs, from, last);
+  // Tables of whole blocks move where the new place is as far from its own block.
+  keepTables(machine, from, last);
+  if (alignDown(distance, HUGE_BYTES) === distance) dropTables(machine, from, last);
   machine.clear(from, last);
+  if (!stays) freeTables(machine, from, last);
   for (const { start, last: end, pte } of kept) {
     if (pte === undefined) continue;
     if (pte.cow) machine.strayed = true;

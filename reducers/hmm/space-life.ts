@@ -1,10 +1,11 @@
-import { firstOverlap, put } from '../../core/interval.js';
+import { firstOverlap, overlapping, put } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { type U64, U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
-import { type AnonRun, type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
+import { type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_DONTFORK, VMA_WIPEONFORK, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
+import { hasAnon, trimAnon } from './anon.js';
 import { actOn, Machine, NOTIFY_PROTECTION_PAGE, NOTIFY_RELEASE } from './machine.js';
 import { restoreExclusive } from './touch.js';
 
@@ -54,10 +55,17 @@ function leaveKinship(tx: Tx, space: number, family: number): void {
 function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
   const held = pieces(machine.runs, vma.start, vma.last);
   const own = held.some(({ pte }) => pte !== undefined && pte.kind !== 'zero' && pte.kind !== 'file');
-  if (!own && !machine.hasAnon(vma)) return;
+  if (!own && !hasAnon(machine, vma)) return;
   const { start: from, last: to } = vma;
   const moved = firstOverlap(machine.anon, from, to)?.moved ?? 0;
-  put(child.anon, Object.freeze({ start: from, last: to, moved }), trim, (a, b) => a.moved === b.moved);
+  put(child.anon, Object.freeze({ start: from, last: to, moved }), trimAnon, (a, b) => a.moved === b.moved);
+  for (const { start, last } of overlapping(machine.tables, from, to))
+    put(
+      child.tables,
+      Object.freeze({ start, last }),
+      (_, low, high) => Object.freeze({ start: low, last: high }),
+      () => true,
+    );
   machine.invalidate(NOTIFY_PROTECTION_PAGE, vma.start, vma.last);
   for (const piece of held) if (piece.pte?.kind === 'exclusive') restoreExclusive(machine, vma, piece, piece.pte);
   for (const { start, last, pte } of pieces(machine.runs, vma.start, vma.last)) {
@@ -66,10 +74,6 @@ function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
     setRun(machine.runs, start, last, shared);
     setRun(child.runs, start, last, shared);
   }
-}
-
-function trim(run: AnonRun, start: U64, last: U64): AnonRun {
-  return Object.freeze({ ...run, start, last });
 }
 
 /** Pages that no recorded call mapped are there in the child too: the program, the heap and the stack are copied. */

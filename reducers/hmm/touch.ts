@@ -3,12 +3,14 @@ import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
 import { HUGE_BYTES, newPte, PAGE_BYTES, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_HUGETLB, VMA_NOHUGEPAGE, type Vma } from '../memory/state.js';
+import { noteAnon } from './anon.js';
 import { hold, holdNothing, UNKNOWN_DATA } from './contents.js';
 import { makeWritable } from './copy-on-write.js';
 import { type Machine, NOTIFY_CLEAR, NOTIFY_MIGRATE, type WorkMirror } from './machine.js';
 import { dropEntries } from './mirror-table.js';
 import { fillFromFile } from './page-cache.js';
 import { blockAround, entriesOf, type Part, relocate, splitPages, tellSharers } from './sharing.js';
+import { hasTable, tabledIn } from './tables.js';
 
 /**
  * Page faults: what an access of the CPU, of the kernel or of hmm_range_fault() makes of page table entries
@@ -70,10 +72,13 @@ export function isPrivateAnonymous(vma: Vma): boolean {
 function fill(machine: Machine, vma: Vma, hole: Interval, write: boolean): FaultErrno {
   if (vma.traits & VMA_HUGETLB) return fillHugetlb(machine, vma, hole, write);
   if (!isPrivateAnonymous(vma)) return fillFromFile(machine, vma, hole, write) ? '' : 'EFAULT';
+  const [tabled] = tabledIn(machine, hole);
+  if (tabled !== undefined && (tabled.start > hole.start || tabled.last < hole.last))
+    return fillPart(machine, vma, hole, tabled, write);
   holdNothing(machine, hole.start, hole.last);
   const small = newPte(write ? 'anon' : 'zero', machine.seq, { write });
-  const huge = hugeReach(machine, vma, hole);
-  if (write || huge !== undefined) machine.noteAnon(vma);
+  const huge = tabled === undefined ? hugeReach(machine, vma, hole) : undefined;
+  if (write || huge !== undefined) noteAnon(machine, vma);
   if (huge === undefined) {
     setRun(machine.runs, hole.start, hole.last, small);
     return '';
@@ -85,6 +90,14 @@ function fill(machine: Machine, vma: Vma, hole: Interval, write: boolean): Fault
   return '';
 }
 
+/** A hole of which a part is in blocks with page tables is filled in parts. */
+function fillPart(machine: Machine, vma: Vma, hole: Interval, tabled: Interval, write: boolean): FaultErrno {
+  const end = tabled.start > hole.start ? sub(tabled.start, 1) : tabled.last;
+  const errno = fill(machine, vma, { start: hole.start, last: end }, write);
+  // A huge page may have filled more than was asked for.
+  return errno === '' ? touchPages(machine, vma, add(end, 1), hole.last, write) : errno;
+}
+
 /** hugetlbfs has no page of zeros: a read makes a page of its own too, without the right to write (`hugetlb_no_page`). */
 function fillHugetlb(machine: Machine, vma: Vma, hole: Interval, write: boolean): FaultErrno {
   const start = max(blockAround(hole.start).start, vma.start);
@@ -92,7 +105,7 @@ function fillHugetlb(machine: Machine, vma: Vma, hole: Interval, write: boolean)
   const shared = (vma.flags & MAP_SHARED) !== 0;
   const writable = shared ? (vma.prot & PROT_WRITE) !== 0 : write;
   const pte = newPte(shared ? 'file' : 'anon', machine.seq, { write: writable, huge: true, large: !shared });
-  machine.noteAnon(vma);
+  noteAnon(machine, vma);
   setRun(machine.runs, start, last, pte);
   return '';
 }
@@ -106,7 +119,7 @@ function hugeAllowed(vma: Vma): boolean {
 function blockIsFree(machine: Machine, vma: Vma, block: U64): boolean {
   const last = add(block, HUGE_BYTES - 1);
   if (block < vma.start || last > vma.last || firstOverlap(machine.runs, block, last) !== undefined) return false;
-  return (vma.traits & VMA_GUARD) === 0 || machine.guardIn(block, last) === undefined;
+  return !hasTable(machine, block);
 }
 
 /** The part around a hole that faults map by huge entries: whole blocks without any entry, all inside the VMA. */
@@ -144,7 +157,7 @@ function touchEntry(machine: Machine, vma: Vma, piece: Interval, pte: PteRun, wr
 
 /** The page of zeros gives way to a new page; a huge one to a huge page, or to a small one where there is none to be had. */
 function replaceZero(machine: Machine, vma: Vma, piece: Interval, pte: PteRun): void {
-  machine.noteAnon(vma);
+  noteAnon(machine, vma);
   const { exchanged } = machine;
   const small = exchanged !== undefined && sub(exchanged.last, exchanged.start) < HUGE_BYTES - 1;
   for (const { start, last, huge } of small ? [{ ...piece, huge: false }] : entriesOf(pte, piece.start, piece.last)) {
@@ -159,7 +172,7 @@ function writeFilePage(machine: Machine, vma: Vma, piece: Interval, pte: PteRun)
     return;
   }
   machine.invalidate(NOTIFY_CLEAR, piece.start, piece.last);
-  machine.noteAnon(vma);
+  noteAnon(machine, vma);
   hold(machine.dataToWrite(), piece.start, piece.last, UNKNOWN_DATA);
   setRun(machine.runs, piece.start, piece.last, newPte('anon', machine.seq, { write: true }));
 }

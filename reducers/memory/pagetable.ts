@@ -108,6 +108,8 @@ export interface PageTable {
   readonly runs: RangeMap<PteRun>;
   readonly data: RangeMap<DataRun>;
   readonly anon: RangeMap<AnonRun>;
+  /** Blocks of 2 MiB that have a page table of their own, whatever it holds; see hmm/tables.ts. */
+  readonly tables: RangeMap<Interval>;
   /** Bits of the devices that may have memory here, so that freeing a device's memory need not look at all tables. */
   readonly devices: number;
   /** Which other spaces may share pages with it: id in `kinships`, 0 while it has neither parent nor child. */
@@ -133,6 +135,7 @@ export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTa
     runs: tx.adopt(OrderedMap.numeric<U64, PteRun>()),
     data: tx.adopt(OrderedMap.numeric<U64, DataRun>()),
     anon: tx.adopt(OrderedMap.numeric<U64, AnonRun>()),
+    tables: tx.adopt(OrderedMap.numeric<U64, Interval>()),
     devices: 0,
     family: 0,
     strayed: false,
