@@ -56,6 +56,18 @@ test('EINVAL of ATTACH tells it too, and is predicted from then on', () => {
   lab.good(attach(lab, 11, 3, 5));
 });
 
+test('EINVAL of ATTACH tells it also of a device whose driver it tells', () => {
+  const lab = twoCdevs();
+  lab.setDriver('vfio1', 'unknown');
+  lab.good(bind(lab, 10, 3, 1));
+  lab.good(bind(lab, 11, 3, 2));
+  newIoas(lab, 3);
+  newIoas(lab, 4);
+  lab.good(attach(lab, 10, 3, 5));
+  assert.match(attach(lab, 11, 4, 0, 'EINVAL').unknown, /behind an IOMMU/);
+  assert.is(attach(lab, 11, 4, 0, 'EINVAL').rule, 'attach.other-hwpt');
+});
+
 test('devices of groups that are known to differ share nothing', () => {
   const lab = twoCdevs();
   lab.good(bind(lab, 10, 3, 1));

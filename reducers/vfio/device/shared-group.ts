@@ -38,7 +38,9 @@ export function sharedGroupShows(
   const [only, more] = others;
   if (only === undefined) return false;
   const reason = `whether ${device.name} shares its group with ${only.name} was not shown before`;
-  if (!call.failedByFact(errno, reason)) return false;
+  // What the driver is may have been open before, so that the answer was unknown already.
+  const fails = call.unknownReason === '' ? call.failedByFact(errno, reason) : call.recordedErrno === errno;
+  if (!fails) return false;
   call.abandonTrial();
   if (more === undefined) keepShared(call, device, leaderOf(tx, only));
   return true;
