@@ -1,6 +1,7 @@
 import { rangeAt } from '../core/interval.js';
 import { hex, lastOf, modPow2, type U64 } from '../core/u64.js';
 import type { Call } from './call.js';
+import { givenText } from './explain-given.js';
 import { type PinRequest, probePin } from './memory/pin.js';
 import { VMA_PFNMAP, type Vma } from './memory/state.js';
 import type { Tx } from './tx.js';
@@ -34,11 +35,11 @@ export const ioasTable = (key: number): string => `ioas ${key}`;
 
 const NOTHING: Told = Object.freeze({ text: '' });
 
-/** The entry for the rule that decided; an empty text where there is none. */
+/** The entry for the rule that decided; where it has none, a rejection says what it was given. */
 export function explained(table: Explanations, call: Call): Told {
-  const told = Object.hasOwn(table, call.rule) ? table[call.rule]?.(call) : undefined;
-  if (told === undefined) return NOTHING;
-  return typeof told === 'string' ? { text: told } : told;
+  const entry = Object.hasOwn(table, call.rule) ? table[call.rule]?.(call) : undefined;
+  const told = typeof entry === 'string' ? { text: entry } : (entry ?? NOTHING);
+  return told.text === '' && call.predictedErrno !== '' ? { text: givenText(call) } : told;
 }
 
 /** `0x1000-0x1fff`, both ends included. */

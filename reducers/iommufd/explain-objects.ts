@@ -1,5 +1,6 @@
 import type { Call } from '../call.js';
 import { listText, rangeText, type Told } from '../explain.js';
+import { givenField } from '../explain-given.js';
 import { objectOf, typedObject } from './context.js';
 import type { Area, Ioas, IommufdContext, IommuObject, ObjectType } from './state.js';
 
@@ -20,21 +21,29 @@ const NAMES: Readonly<Record<ObjectType, string>> = {
 };
 
 /** `HWPT 4 of event 12`. */
-function namedText(object: IommuObject): string {
+export function namedText(object: IommuObject): string {
   return `${NAMES[object.type]} ${object.id} of event ${object.since}`;
 }
 
-/** `ioas_id 7 is no object; the context has IOAS 1, 2`. */
-export function objectText(call: Call, field: string, id: number): Told {
-  const object = objectOf(call.tx, call.file.object, id);
-  const is = object === undefined ? 'is no object' : `is a ${NAMES[object.type]} of event ${object.since}`;
-  const others: string[] = [];
-  for (const other of call.tx.world.iommufds.get(call.file.object)?.objects.values() ?? [])
-    if (other.type === 'ioas') others.push(String(other.id));
-  const there = others.length === 0 ? 'no IOAS' : `IOAS ${listText(others, 8)}`;
+/** `ioas_id 7 is no object; the context has IOAS 1, 2`: and where it is none of the types that were asked for, which there are. */
+export function objectText(
+  call: Call,
+  field: string,
+  id: number,
+  types: readonly ObjectType[] = ['ioas'],
+  contextId = call.file.object,
+): Told {
+  const object = objectOf(call.tx, contextId, id);
+  const is = object === undefined ? 'is no object' : `is ${namedText(object)}`;
+  if (object !== undefined && types.includes(object.type)) return { text: `${field} ${id} ${is}` };
+  const others = [...(call.tx.world.iommufds.get(contextId)?.objects.values() ?? [])];
+  const there = types.map((type) => {
+    const ids = others.filter((other) => other.type === type).map((other) => String(other.id));
+    return ids.length === 0 ? `no ${NAMES[type]}` : `${NAMES[type]} ${listText(ids, 8)}`;
+  });
   return {
-    text: `${field} ${id} ${is}; the context has ${there}`,
-    about: object === undefined ? { kind: 'object', context: call.file.object, id } : undefined,
+    text: `${field} ${id} ${is}; the context has ${there.join(' and ')}`,
+    about: object === undefined ? { kind: 'object', context: contextId, id } : undefined,
   };
 }
 
@@ -83,9 +92,15 @@ function refersTo(call: Call, context: IommufdContext, other: IommuObject, objec
   }
 }
 
+/** The context of the call; a device that is bound has it elsewhere than its own file. */
+export function contextIdOf(call: Call): number {
+  const { kind, object, objectKey } = call.file;
+  return kind === 'vfio-device' ? (call.tx.world.devices.get(objectKey)?.iommufd ?? 0) : object;
+}
+
 /** The IOAS behind an object id. */
 export function ioasOf(call: Call, id: number): Ioas | undefined {
-  const object = typedObject(call.tx, call.file.object, id, 'ioas');
+  const object = typedObject(call.tx, contextIdOf(call), id, 'ioas');
   return object === undefined ? undefined : call.tx.world.ioases.get(object.ioas);
 }
 
@@ -93,8 +108,13 @@ export function areaText(area: Area): string {
   return `area ${rangeText(area.start, area.last)} of event ${area.since}`;
 }
 
-/** The IOAS that a new domain would be part of. */
+/** The IOAS that a command makes a domain, an access or a reserved range in. */
 export function attachedIoas(call: Call): Ioas | undefined {
-  const at = call.name === 'IOMMU_TEST_CMD' ? 8 : call.name === 'IOMMU_HWPT_ALLOC' ? 12 : -1;
-  return at >= 0 && call.struct.has(at, 4) ? ioasOf(call, call.struct.u32(at)) : undefined;
+  for (const name of ['pt_id', 'ioas_id', 'object_id', 'id']) {
+    const id = givenField(call, name);
+    const object = id === undefined ? undefined : objectOf(call.tx, contextIdOf(call), Number(id));
+    if (object?.type === 'ioas') return ioasOf(call, object.id);
+    if (object?.type === 'hwpt-paging') return ioasOf(call, object.ioas);
+  }
+  return undefined;
 }

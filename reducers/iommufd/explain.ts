@@ -20,7 +20,8 @@ import { PAGES_MEMLOCK } from './charges.js';
 import { typedObject } from './context.js';
 import { smallestPage } from './domain.js';
 import { beyondFile, cannotFill, cannotPin, fileText, readOnlySource } from './explain-memory.js';
-import { areaText, attachedIoas, destroyBusyText, ioasOf, objectText } from './explain-objects.js';
+import { CALL_EXPLANATIONS } from './explain-calls.js';
+import { areaText, destroyBusyText, ioasOf, objectText } from './explain-objects.js';
 import { longestFree, PAGE } from './iopt.js';
 import { tableKey } from './limits.js';
 import { type DmaRequest, dmaRequest } from './request.js';
@@ -32,6 +33,7 @@ import type { Area, Ioas, IommufdContext } from './state.js';
  * before the one that stopped it), so the state is asked as it is.
  */
 export const IOMMUFD_EXPLANATIONS: Explanations = {
+  ...CALL_EXPLANATIONS,
   'common.size': (call) => fieldText(call, 0, 'size'),
   'common.tail': (call) => fieldText(call, 0, 'size'),
   'common.fault': (call) => `the argument is ${hex(call.arg)}`,
@@ -88,8 +90,6 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   'pages.file-kind': withRequest(({ fd }, call) => fileText(call, fd)),
   'pages.file-size': beyondFile,
   'pages.rights': withRequest(({ iova, length }) => `${spanText(iova, length)} is neither readable nor writable`),
-  'reserve.in-use': inUse,
-  'alignment.in-use': inUse,
   'unmap.ioas': noIoas,
   'unmap.overflow': withRequest(({ iova, length }) => fieldsText({ iova, length })),
   'unmap.length': withRequest(({ iova }) => `iova ${hex(iova)}`),
@@ -303,13 +303,4 @@ function rangesText(ranges: Iterable<Interval>): string {
     [...ranges].map(({ start, last }) => rangeText(start, last)),
     3,
   );
-}
-
-function inUse(call: Call): string {
-  const ioas = attachedIoas(call);
-  if (ioas === undefined) return '';
-  const parts: string[] = [];
-  if (ioas.areas.size > 0) parts.push(listText([...ioas.areas.values()].map(areaText), 3));
-  if (ioas.allowed.size > 0) parts.push(`allowed ${rangesText(ioas.allowed.values())}`);
-  return `IOAS ${ioas.objectId} has ${parts.join('; ')}`;
 }

@@ -3,6 +3,7 @@ import { add } from '../../core/u64.js';
 import { find } from '../answer.js';
 import type { Call } from '../call.js';
 import { type Explanations, explained, listText, rangeText } from '../explain.js';
+import { givenField } from '../explain-given.js';
 import type { FileFamily } from '../family.js';
 import type { OpenFile } from '../files/state.js';
 import { attachShortageText } from '../iommufd/asked.js';
@@ -268,6 +269,10 @@ function mappingsOf(tx: Tx, file: OpenFile): string[] {
 }
 
 const GROUP_EXPLANATIONS: Explanations = {
+  'get-device-fd.no-backend': (call) => `${call.file.path} is in a container that no SET_IOMMU has given a backend`,
+  'get-device-fd.no-container': (call) => call.file.path,
+  'set-container.again': (call) =>
+    `fd ${givenField(call, 'fd')}; ${call.file.path} is in ${groupOf(call).iommufd === 0 ? 'a container' : 'an iommufd'} already`,
   'get-device-fd.ok': attachShortage,
   'unset-container.busy': (call) => openDevicesText(call, groupOf(call)),
   [PAGES_MEMLOCK]: attachShortage,

@@ -3,10 +3,19 @@ import type { Explanations } from '../../explain.js';
 import { PAGES_MEMLOCK } from '../../iommufd/charges.js';
 import { attachShortageText } from '../../iommufd/asked.js';
 import type { Call } from '../../call.js';
+import { givenText } from '../../explain-given.js';
+import { CALL_EXPLANATIONS } from '../../iommufd/explain-calls.js';
+import { deviceKey, smallFact } from '../facts.js';
 import { FEATURE_GET, FEATURE_PROBE, FEATURE_SET } from '../uapi.js';
 
 /** Why calls on devices fail, in particulars. ATTACH_IOMMUFD_PT: argsz 0, flags 4, pt_id 8. */
 export const DEVICE_EXPLANATIONS: Explanations = {
+  ...CALL_EXPLANATIONS,
+  'bind.again': (call) => `${givenText(call)}; ${call.file.path}`,
+  'device.no-access': (call) => call.file.path,
+  'hot-reset.root-bus': (call) => `device ${call.file.objectKey}`,
+  'irq-info.index': countedText('num_irqs', 'interrupts'),
+  'region-info.index': countedText('num_regions', 'regions'),
   'attach-pt.ok': attachShortage,
   [PAGES_MEMLOCK]: attachShortage,
   'mig-state.no-way': stateText,
@@ -18,6 +27,14 @@ export const DEVICE_EXPLANATIONS: Explanations = {
   'set-irqs.other-kind': irqText,
   'set-irqs.not-enabled': irqText,
 };
+
+/** The index that was asked for, and how many GET_INFO told. */
+function countedText(fact: string, what: string): (call: Call) => string {
+  return (call) => {
+    const count = smallFact(call.tx, deviceKey(call.file.objectKey, fact));
+    return `${givenText(call)}${count === undefined ? '' : `; the device has ${count} ${what}`}`;
+  };
+}
 
 /** The state that was asked for, and the one that the device is left in: steps that were made stay made. */
 function stateText(call: Call): string {

@@ -14,6 +14,7 @@ import {
   type Told,
   unpinnable,
 } from '../../explain.js';
+import { givenText } from '../../explain-given.js';
 import { MSI_WINDOW } from '../../devices/pc-iommu.js';
 import { containerOf, rangesText } from '../containers.js';
 import { iommuKey } from '../facts.js';
@@ -31,6 +32,8 @@ import { sleepingDevice } from './pinning.js';
  */
 export const TYPE1_EXPLANATIONS: Explanations = {
   'container.no-backend': noBackend,
+  'set-iommu.again': (call) => `${givenText(call)}; the container has ${containerOf(call).backend}`,
+  'set-iommu.no-group': (call) => `${givenText(call)}; SET_CONTAINER of a group comes first`,
   'container.unknown-command': (call) => `the backend is ${containerOf(call).backend}`,
   'map-dma.argsz': argsz,
   'map-dma.flags': (call) => unknownBitsText(call.struct.u32(4), MAP_READ | MAP_WRITE | MAP_VADDR),
