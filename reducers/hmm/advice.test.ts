@@ -161,6 +161,9 @@ test('guard pages let nothing through, cut no mapping, and do not migrate', () =
   assert.equal(lab.snapshot(0, AT, 6), [2, 2, 0, 0, 2, 2]);
   assert.is(lab.ask(0, TO_DEV, command(AT, 6), 'ENOENT').verdict, 'match');
   assert.equal(lab.snapshot(0, AT, 6), [0x22, 0x22, 0, 0, 0x22, 0x22]);
+  advise(lab, 103, AT, 6);
+  assert.is(lab.ask(0, TO_DEV, command(AT, 6)).verdict, 'match');
+  advise(lab, GUARD, AT + 2 * PAGE, 2);
   lab.feed(ev('mprotect', { addr: AT, lengthBytes: BLOCK, prot: 1 }));
   assert.is(lab.ask(1, WRITE, command(AT + PAGE, 2), 'EPERM').verdict, 'match');
   assert.is(
@@ -168,8 +171,6 @@ test('guard pages let nothing through, cut no mapping, and do not migrate', () =
     'match',
     'a guard page is no question of rights',
   );
-  advise(lab, 103, AT, 6);
-  assert.is(lab.ask(0, TO_DEV, command(AT, 6)).verdict, 'match');
 });
 
 test('a block with guard pages has no huge page, and is not taken as a whole', () => {

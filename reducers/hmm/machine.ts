@@ -1,4 +1,4 @@
-import { carve, firstOverlap, type Interval, overlapping, put, type RangeMap, rangeAt } from '../../core/interval.js';
+import { firstOverlap, type Interval, overlapping, type RangeMap, rangeAt } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, alignUp, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';

@@ -1,6 +1,6 @@
 import { firstOverlap, overlapping, put } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
-import { type U64, U64_MAX } from '../../core/u64.js';
+import { U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import { type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_DONTFORK, VMA_WIPEONFORK, type Vma } from '../memory/state.js';
