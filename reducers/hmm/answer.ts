@@ -7,10 +7,10 @@ import type { AddressSpace, Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { canCopy } from './buffer.js';
 import type { CommandName, Outcome, Range } from './commands.js';
-import { coherentPages, noteCoherentPages } from './devices.js';
+import { coherentPages, noteCoherentPages, type Subject, subjectOf } from './devices.js';
 import type { Machine } from './machine.js';
 import type { Mirror } from './state.js';
-import { followContents } from './copies.js';
+import { followContents, spoilBuffer } from './copies.js';
 import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './trials.js';
 
 /**
@@ -52,8 +52,9 @@ export function answer(
   machine: Machine,
   own: AddressSpace | undefined,
 ): void {
-  const pages = coherentPages(call.tx, mirror.device);
-  const trials = tryCommand(machine, mirror.id, name, args, pages, (vma) => isSpecial(call.tx, vma));
+  const subject = subjectOf(call.tx, machine, mirror.device, args);
+  setKnownPages(call.tx, machine, mirror.device);
+  const trials = tryCommand(machine, mirror.id, name, args, subject, (vma) => isSpecial(call.tx, vma));
   const first = trials[0] as Trial;
   const certain = trials.every((trial) => alike(trial.outcome, first.outcome, mirror.device));
   if (first.outcome.dies !== undefined && certain) {
@@ -68,16 +69,24 @@ export function answer(
   else if (sameTouched) predictByFact(call, mirror, name, args, trials, own);
   else call.unknown(TOUCHED);
   if (call.recordedRet === null) return;
-  const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args));
-  const chosen = (certain ? likelier(agreeing, mirror.device) : agreeing[0]) ?? first;
+  const refused = !canCopyOut(call, name, args, own);
+  const agreeing = trials.filter((trial) => agrees(call, mirror, trial.outcome, args, refused));
+  const chosen = (certain ? likelier(agreeing, mirror.device, subject) : agreeing[0]) ?? first;
   const lost = certain && agreeing.length === 0;
   if ((lost || chosen.machine.knowledge === 'nothing') && name === 'snapshot')
     adoptTold(call, mirror, chosen.machine, args);
   if (call.recordedRet === 0) followContents(call.tx, mirror, name, args, chosen, own);
+  else if (chosen.outcome.errno === '') spoilBuffer(call.tx, args, chosen.machine, own);
   chosen.machine.store(call.tx);
-  if (pages.length > 1 || chosen.machine.askedPages) learnPages(call, mirror, agreeing);
+  if (subject.sizes.length > 1 || chosen.machine.askedPages) learnPages(call, subject, mirror, agreeing);
   // The recording contradicts what calls seemed to determine: one finding, and not one for each call that follows.
   if (lost) forgetKnowledge(call.tx, mirror.space);
+}
+
+/** The size that is known of the caller's own device. */
+function setKnownPages(tx: Tx, machine: Machine, device: number): void {
+  const [size, ...others] = coherentPages(tx, device);
+  if (size !== undefined && others.length === 0) machine.coherentPages = size;
 }
 
 /**
@@ -85,16 +94,22 @@ export function answer(
  * taken, unless there would be huge pages now; whether these are huge shows later. See devices.ts for what happens
  * when the size turns out to be the other one.
  */
-function likelier(trials: readonly Trial[], device: number): Trial | undefined {
+function likelier(trials: readonly Trial[], device: number, subject: Subject): Trial | undefined {
+  // What another device was taken to have given stays as it is.
+  if (subject.device !== device) return trials.find(({ pages }) => pages === 'large') ?? trials[0];
   const huge = trials.find(({ pages, machine }) => pages === 'large' && machine.madeHuge === device);
   return huge ?? trials.find(({ pages }) => pages === 'small') ?? trials[0];
 }
 
 /** The recorded answer is that of one size only: from now on it is known. */
-function learnPages(call: Call, mirror: Mirror, agreeing: readonly Trial[]): void {
+function learnPages(call: Call, subject: Subject, mirror: Mirror, agreeing: readonly Trial[]): void {
   const told = agreeing[0];
-  if (told === undefined || agreeing.some((trial) => trial.pages !== told.pages)) return;
-  noteCoherentPages(call.tx, mirror.device, told.machine.coherentPages, call.event.seq);
+  if (told === undefined) return;
+  const { seq } = call.event;
+  const own = subject.device === mirror.device;
+  if (!own && told.machine.askedPages) noteCoherentPages(call.tx, mirror.device, told.machine.coherentPages, seq);
+  if (agreeing.some((trial) => trial.pages !== told.pages)) return;
+  noteCoherentPages(call.tx, subject.device, own ? told.machine.coherentPages : told.pages, seq);
 }
 
 const FREE_PAGES = 'which device pages are free was not recorded: it shows with the first that is taken';
@@ -151,6 +166,12 @@ function copiesAllowed(call: Call, name: CommandName, args: DmirrorArgs, own: Ad
   return canCopy(call.tx, own, call.arg, STRUCT_BYTES, true) !== 'no' || !call.fail('EFAULT', 'dmirror.fault');
 }
 
+/** Whether all that a call copies out has a place for sure. */
+function canCopyOut(call: Call, name: CommandName, args: DmirrorArgs, own: AddressSpace | undefined): boolean {
+  if (outBuffer(call, name, args, own) !== 'yes') return false;
+  return canCopy(call.tx, own, call.arg, STRUCT_BYTES, true) === 'yes';
+}
+
 /** Whether what a command found can be copied to where the caller wants it. */
 export function outBuffer(
   call: Call,
@@ -182,10 +203,14 @@ function noteAt(notes: readonly MemNote[], addr: U64): MemNote | undefined {
   return notes.find((note) => note.addr === addr);
 }
 
-/** Whether the recorded answer is the one of this trial. Only after a prediction. */
-export function agrees(call: Call, mirror: Mirror, outcome: Outcome, args: DmirrorArgs): boolean {
+/**
+ * Whether the recorded answer is the one of this trial. Only after a prediction. `refused`: the command may have done its work, and
+ * failed to copy out what it found.
+ */
+export function agrees(call: Call, mirror: Mirror, outcome: Outcome, args: DmirrorArgs, refused = false): boolean {
   if (outcome.dies !== undefined) return false;
-  if (call.recordedRet === -1) return call.recordedErrno === outcome.errno;
+  if (call.recordedRet === -1)
+    return call.recordedErrno === (refused && outcome.errno === '' ? 'EFAULT' : outcome.errno);
   if (outcome.errno !== '') return false;
   const struct = noteAt(call.memOut, call.arg)?.bytes;
   if (struct?.has(24, 16) && (struct.u64(24) !== outcome.cpages || struct.u64(32) !== outcome.faults)) return false;

@@ -1,11 +1,11 @@
 import type { RangeMap } from '../../core/interval.js';
-import { lastOf, mul, type U64 } from '../../core/u64.js';
+import { add, alignDown, lastOf, mul, type U64 } from '../../core/u64.js';
 import { type DataRun, PAGE_BYTES } from '../memory/pagetable.js';
 import type { AddressSpace } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import type { DmirrorArgs } from './answer.js';
 import type { CommandName } from './commands.js';
-import { copyHeld, type Held, heldIn, holdBytes, UNKNOWN_DATA } from './contents.js';
+import { copyHeld, type Held, heldIn, hold, holdBytes, UNKNOWN_DATA } from './contents.js';
 import type { Machine } from './machine.js';
 import type { Mirror } from './state.js';
 import { snapshotBytes, type Trial } from './trials.js';
@@ -50,6 +50,23 @@ export function followContents(
     }
     default:
   }
+}
+
+/** A copy to the caller's buffer stopped somewhere: what the buffer holds is not known. */
+export function spoilBuffer(
+  tx: Tx,
+  { ptr, npages }: DmirrorArgs,
+  machine: Machine,
+  own: AddressSpace | undefined,
+): void {
+  const bufferLast = lastOf(ptr, mul(npages, PAGE_BYTES));
+  if (own === undefined || bufferLast === undefined || machine.knowledge !== 'calls') return;
+  const data = bufferData(tx, machine, own.id, own.id === machine.space.id);
+  if (data !== undefined) hold(data, alignDown(ptr, PAGE_BYTES), pageLast(bufferLast), UNKNOWN_DATA);
+}
+
+function pageLast(address: U64): U64 {
+  return add(alignDown(address, PAGE_BYTES), PAGE_BYTES - 1);
 }
 
 /** What memory of another space holds; zeros are known where its process writes nothing by itself. */

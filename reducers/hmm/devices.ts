@@ -1,5 +1,5 @@
-import type { RangeMap } from '../../core/interval.js';
-import { type Pte, type PteRun, setRun } from '../memory/pagetable.js';
+import type { Interval, RangeMap } from '../../core/interval.js';
+import { type Pte, type PteRun, pieces, setRun } from '../memory/pagetable.js';
 import type { Tx } from '../tx.js';
 import { type CoherentPages, Machine } from './machine.js';
 import { evictDevice } from './migrate.js';
@@ -24,6 +24,26 @@ export function coherentPages(tx: Tx, device: number): readonly CoherentPages[] 
   if (isPrivateDevice(device)) return ANY_PAGES;
   const known = tx.world.facts.get(key(device))?.value;
   return known === 'small' || known === 'large' || known === 'fresh' ? [known] : UNKNOWN_PAGES;
+}
+
+/** A device whose free pages matter to a command, and the sizes that they may have. */
+export interface Subject {
+  readonly device: number;
+  readonly sizes: readonly CoherentPages[];
+}
+
+/**
+ * The device of a command, or where its size is known, one that is taken to have given huge pages to the range while its own is not.
+ */
+export function subjectOf(tx: Tx, machine: Machine, device: number, { start, last }: Interval): Subject {
+  const own = { device, sizes: coherentPages(tx, device) };
+  if (own.sizes.length > 1) return own;
+  for (const { pte } of pieces(machine.runs, start, last)) {
+    if (pte?.kind !== 'coherent' || !pte.large || pte.device === device) continue;
+    const sizes = coherentPages(tx, pte.device);
+    if (sizes.length > 1) return { device: pte.device, sizes };
+  }
+  return own;
 }
 
 export function noteCoherentPages(tx: Tx, device: number, pages: CoherentPages, seq: number): void {

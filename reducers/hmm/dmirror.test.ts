@@ -304,3 +304,33 @@ test('pages before the one that exclusive access fails at stay exclusive', () =>
   assert.is(lab.ask(0, CHECK_EXCLUSIVE, FIRST, 'EPERM').verdict, 'match');
   assert.is(lab.ask(0, CHECK_EXCLUSIVE, command(MEMORY + PAGE, 2)).verdict, 'match');
 });
+
+test('a copy that fails takes nothing back of what the command did, and of what is known', () => {
+  for (const nr of [READ, TO_DEV, SNAPSHOT, EXCLUSIVE]) {
+    const lab = new Lab();
+    lab.populate(MEMORY, 2, true);
+    assert.is(lab.ask(0, nr, command(MEMORY, 1, 8), 'EFAULT').verdict, 'match');
+    const place = nr === TO_DEV ? 0x22 : nr === EXCLUSIVE ? 0 : 2;
+    assert.equal(lab.snapshot(0, MEMORY, 3), [place, 2, 0], `command ${nr}`);
+  }
+});
+
+test('a range beyond all that is followed ends where nothing is mapped', () => {
+  const far = 2 ** 30;
+  const rows: readonly [nr: number, errno: string][] = [
+    [TO_DEV, 'EINVAL'],
+    [TO_SYS, 'EINVAL'],
+    [EXCLUSIVE, 'EFAULT'],
+    [READ, 'ENOMEM'],
+  ];
+  for (const [nr, errno] of rows) {
+    const lab = new Lab();
+    lab.populate(MEMORY, 1, true);
+    assert.is(lab.ask(0, nr, command(MEMORY, far), errno).verdict, 'match');
+    if (nr === TO_DEV) assert.equal(lab.snapshot(0, MEMORY, 2), [0x22, 0x22], 'what lies before the hole is done');
+  }
+  const dead = new Lab();
+  dead.feed(ev('fork', { ret: 77 }));
+  dead.feed(ev('exit'));
+  assert.is(dead.ask(0, TO_DEV, command(MEMORY, far), 'EINVAL', { pid: 77, tid: 77 }).verdict, 'match');
+});

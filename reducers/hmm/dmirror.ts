@@ -28,7 +28,7 @@ const STRUCT_BYTES = 40;
 const PAGE_BYTES = 4096;
 /** No machine has memory for a copy of so many pages (1 TiB). */
 const BOUNCE_NEVER = 2 ** 28;
-/** Up to this many pages the model follows the steps of the kernel one by one. */
+/** Up to this many pages the model follows the steps of the kernel one by one; a longer range may end at a hole before. */
 const FOLLOWED = 2 ** 20;
 const FLAG_FAIL_ALLOC = 1;
 
@@ -107,7 +107,12 @@ function setFlags(call: Call, mirror: Mirror, args: DmirrorArgs): void {
 function runOn(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs, own: AddressSpace | undefined): void {
   const bounced = name === 'read' || name === 'write';
   if (bounced && args.npages >= BOUNCE_NEVER && call.fail('ENOMEM', 'dmirror.bounce')) return;
-  if (name !== 'snapshot' && name !== 'checkExclusive' && args.npages > FOLLOWED) {
+  if (
+    name !== 'snapshot' &&
+    name !== 'checkExclusive' &&
+    args.npages > FOLLOWED &&
+    !endsEarly(call, mirror, name, args)
+  ) {
     call.unknown('the range is longer than the model follows');
     return;
   }
@@ -124,6 +129,15 @@ function runOn(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs,
     answerRace(call, mirror, name, args, race, machine, onDeadSpace(mirror, name, args), own);
   else if (machine !== undefined && isRaced(call, mirror, args)) call.unknown(RACED);
   else if (machine !== undefined) answer(call, mirror, name, args, machine, own);
+}
+
+/** Whether a command without a copy of the whole range ends at a hole that comes soon enough, or at once. */
+function endsEarly(call: Call, mirror: Mirror, name: CommandName, { start, last }: DmirrorArgs): boolean {
+  if (name === 'read' || name === 'write') return false;
+  const space = call.tx.world.spaces.get(mirror.space);
+  if (space === undefined) return true;
+  const gap = firstGap(space.vmas, start, last);
+  return gap !== undefined && sub(gap, start) <= FOLLOWED * PAGE_BYTES;
 }
 
 /** Calls of other threads returned while this one ran, and the recording does not show where it began among them. */

@@ -58,10 +58,10 @@ export function answerRace(
   dead: PossibleAnswer,
   own: AddressSpace | undefined,
 ): void {
-  const pages = coherentPages(call.tx, mirror.device);
+  const sizes = coherentPages(call.tx, mirror.device);
   const states = statesOf(call, now, race);
   const perState = states.map(({ machine }) =>
-    tryCommand(machine, mirror.id, name, args, pages, (vma) => isSpecial(call.tx, vma)),
+    tryCommand(machine, mirror.id, name, args, { device: mirror.device, sizes }, (vma) => isSpecial(call.tx, vma)),
   );
   const trials = perState.flat();
   const first = trials[0];

@@ -63,7 +63,7 @@ export function retrace(before: World, event: IoctlEvent): Retraced | undefined 
     mirror.id,
     command[1],
     { start, last, npages },
-    coherentPages(tx, mirror.device),
+    { device: mirror.device, sizes: coherentPages(tx, mirror.device) },
     () => false,
   );
   const entries = trials.map(({ machine: after, outcome }) => {

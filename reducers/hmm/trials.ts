@@ -3,7 +3,7 @@ import { alignDown, max, min, type U64 } from '../../core/u64.js';
 import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
 import { clearRuns, HUGE_BYTES, newPte, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import type { Vma } from '../memory/state.js';
-import { corrected } from './devices.js';
+import { corrected, type Subject } from './devices.js';
 import { type CommandName, type Outcome, type Range, runCommand, snapshotByte } from './commands.js';
 import type { CoherentPages, Machine, WorkMirror } from './machine.js';
 import { isPrivateDevice } from './state.js';
@@ -32,16 +32,17 @@ export function tryCommand(
   mirrorId: number,
   name: CommandName,
   range: Range,
-  pages: readonly CoherentPages[],
+  subject: Subject,
   special: (vma: Vma) => boolean,
 ): readonly Trial[] {
   const cases: readonly Touched[] = machine.knowledge === 'nothing' ? ['untouched', 'written', 'read'] : ['untouched'];
+  const { device, sizes } = subject;
   const trials: Trial[] = [];
   for (const touched of cases) {
-    for (const coherentPages of pages) {
-      const own = cases.length * pages.length === 1 ? machine : machine.copy();
-      own.coherentPages = coherentPages;
-      if (pages.length > 1 && coherentPages !== 'fresh') assumePages(own, mirrorId, range, coherentPages);
+    for (const coherentPages of sizes) {
+      const own = cases.length * sizes.length === 1 ? machine : machine.copy();
+      if (own.mirror(mirrorId)?.device === device) own.coherentPages = coherentPages;
+      if (sizes.length > 1 && coherentPages !== 'fresh') assumePages(own, device, range, coherentPages);
       if (touched !== 'untouched') touchAll(own, range, touched === 'written');
       const mirror = own.mirror(mirrorId) as WorkMirror;
       trials.push({ pages: coherentPages, machine: own, outcome: runCommand(own, mirror, name, range, special) });
@@ -51,8 +52,7 @@ export function tryCommand(
 }
 
 /** While the size is not known, what was taken to be in the device's memory is so in one case only. */
-function assumePages(machine: Machine, mirrorId: number, range: Range, size: 'small' | 'large'): void {
-  const device = machine.mirror(mirrorId)?.device ?? -1;
+function assumePages(machine: Machine, device: number, range: Range, size: 'small' | 'large'): void {
   for (const { start, last, pte } of pieces(machine.runs, range.start, range.last)) {
     if (pte?.kind === 'coherent' && pte.device === device && pte.large !== (size === 'large'))
       setRun(machine.runs, start, last, corrected(pte, size));
