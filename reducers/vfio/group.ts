@@ -18,6 +18,7 @@ import { fdUnknown, joinableFiles, lookFd } from './fd-look.js';
 import { endGroup, joinIommufd, leaveIommufd, openGroup } from './groups.js';
 import { keepBoundElsewhere } from './device/group-block.js';
 import { getDeviceFd } from './group-device.js';
+import { isRevealedByLeaving, TOLD_BY_ANSWER } from './iommufd-container.js';
 import { attachGroup, detachGroup, detachUnseen } from './membership.js';
 import { happenedUnseen, isBadPointer, takeStruct } from './payload.js';
 import { refuse, type Rule } from './rules.js';
@@ -238,7 +239,7 @@ function unsetContainer(call: Call): void {
     return;
   }
   if (!hasIommu(group) && refuse(call, R.unsetNone)) return;
-  if (group.openDevices > 0 && refuse(call, R.unsetBusy)) return;
+  if (group.container !== 0 && group.openDevices > 0 && refuse(call, R.unsetBusy)) return;
   if (!call.succeed('unset-container.ok')) return;
   if (group.container !== 0) detachGroup(call.tx, group.id);
   if (group.iommufd !== 0) leaveIommufd(call.tx, group);
@@ -292,6 +293,10 @@ export const groupFamily: FileFamily = {
     const group = openGroup(tx, file, event.seq);
     if (file.complete) keepBoundElsewhere(tx, group, event.seq);
     return Object.freeze({ ...file, object: group.id });
+  },
+  reveals(tx, file, event) {
+    const group = tx.world.groups.get(file.object);
+    return group !== undefined && isRevealedByLeaving(tx, group, event) ? { file, why: TOLD_BY_ANSWER } : undefined;
   },
   ioctl,
   explain: (call) => explained(GROUP_EXPLANATIONS, call),

@@ -8,6 +8,7 @@ import {
   GROUP_UNSET_CONTAINER,
   IOMMU_GET_INFO,
   IOMMU_MAP_DMA,
+  IOMMU_UNMAP_DMA,
   SET_IOMMU,
 } from './uapi.js';
 
@@ -129,4 +130,17 @@ test('a group that joins later finds an iommufd', () => {
   assert.is(joined.rule, 'set-container.iommufd');
   assert.is(lab.ioctl(3, SET_IOMMU, { arg: 3 }).verdict, 'match');
   assert.ok(lab.map(0x10_0000, 4096, [[8, MEMORY, 8]]).verdict === 'match');
+});
+
+test('a group that leaves while its device is open, and an UNMAP_DMA that finds nothing, show it', () => {
+  const left = new Lab().device();
+  assert.is(left.ioctl(4, GROUP_UNSET_CONTAINER).verdict, 'learned');
+  assert.equal([left.world.containers.size, left.world.iommufds.size], [0, 1]);
+  assert.is(left.ioctl(4, GROUP_UNSET_CONTAINER, { errno: 'EINVAL' }).verdict, 'match');
+  const lab = new Lab().container();
+  assert.match(
+    lab.ioctl(3, IOMMU_UNMAP_DMA, { in: struct(24, [8, 0x10_0000, 8], [16, 4096, 8]), errno: 'ENOENT' }).unknown,
+    NOT_SHOWN,
+  );
+  assert.is(lab.world.iommufds.size, 1);
 });

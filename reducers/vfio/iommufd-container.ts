@@ -18,10 +18,11 @@ import { patchContainer, patchGroup } from './containers.js';
 import { emulatedKey, smallFact } from './facts.js';
 import { joinIommufd } from './groups.js';
 import { detachGroup, dropIfUnused } from './membership.js';
-import type { VfioContainer } from './state.js';
+import type { VfioContainer, VfioGroup } from './state.js';
 import {
   CHECK_EXTENSION,
   EXT_UPDATE_VADDR,
+  GROUP_UNSET_CONTAINER,
   IOMMU_CAP_DMA_AVAIL,
   IOMMU_GET_INFO,
   IOMMU_MAP_DMA,
@@ -40,6 +41,8 @@ import {
  *   knows;
  * - GET_INFO that makes argsz smaller (type1 leaves it where everything fits), or has room for 2^32 - 1 mappings;
  * - success of what needs a group when the groups have left: the IOAS that the first one made stays;
+ * - success of a group's UNSET_CONTAINER while a device of it is open;
+ * - ENOENT for UNMAP_DMA where nothing is mapped, where type1 says that it unmapped nothing;
  * - no VFIO_UPDATE_VADDR for PCI devices.
  *
  * A program that asks for none of these is told nothing. It is a property of the kernel: all containers are iommufds then,
@@ -60,16 +63,28 @@ export function revealedIommufd(tx: Tx, file: OpenFile, event: IoctlEvent): Open
   if (container === undefined || container.spapr !== null || event.ret === null || event.injected) return undefined;
   const shown = event.ret === -1 ? failsAsIommufd(container, event) : succeedsAsIommufd(tx, container, event);
   if (!shown) return undefined;
-  tx.world.facts.set(KEY, Object.freeze({ value: 1, since: event.seq }));
-  for (const other of [...tx.world.files.values()])
-    if (other.kind === 'vfio-container') becomeIommufd(tx, other, event.seq);
+  keepRevealed(tx, event.seq);
   return tx.world.files.get(file.id);
+}
+
+/** Whether a group that left its container shows it: of a container it would have to close its devices first. */
+export function isRevealedByLeaving(tx: Tx, group: VfioGroup, event: IoctlEvent): boolean {
+  const left = event.request === GROUP_UNSET_CONTAINER && event.ret === 0;
+  if (!left || group.openDevices === 0 || tx.world.containers.get(group.container)?.spapr !== null) return false;
+  keepRevealed(tx, event.seq);
+  return true;
+}
+
+function keepRevealed(tx: Tx, seq: number): void {
+  tx.world.facts.set(KEY, Object.freeze({ value: 1, since: seq }));
+  for (const file of [...tx.world.files.values()]) if (file.kind === 'vfio-container') becomeIommufd(tx, file, seq);
 }
 
 /** Errors that come after the command was found. */
 const LATER_ERRORS: readonly string[] = ['ENOENT', 'EOPNOTSUPP', 'E2BIG', 'EBUSY', 'EMSGSIZE', 'EADDRINUSE'];
 
 function failsAsIommufd({ backend, groups }: VfioContainer, event: IoctlEvent): boolean {
+  if (event.request === IOMMU_UNMAP_DMA && event.errno === 'ENOENT') return true;
   if (isIommufdCommand(event)) return LATER_ERRORS.includes(event.errno);
   if (backend !== 'none') return false;
   return event.errno === 'ENOTTY' || (event.errno === 'ENODEV' && groups.length === 0);
