@@ -26,6 +26,7 @@ const CHUNK_BYTES = 1 << 20;
 const TYPE1 = '3</dev/vfio/vfio>';
 const IOMMU = '3</dev/iommu>';
 const MAP_DMA = 'VFIO_DEVICE_PCI_HOT_RESET or VFIO_IOMMU_MAP_DMA';
+const GET_INFO = 'VFIO_DEVICE_GET_PCI_HOT_RESET_INFO or VFIO_IOMMU_GET_INFO';
 const UNMAP_DMA = 'VFIO_DEVICE_QUERY_GFX_PLANE or VFIO_IOMMU_UNMAP_DMA';
 
 function words(...values: number[]): Uint8Array {
@@ -50,6 +51,27 @@ function setUp(out: StraceText, options: ChurnOptions): void {
   out.line('openat(AT_FDCWD</tmp>, "/dev/vfio/7", O_RDWR) = 4</dev/vfio/7>');
   out.ioctl('4</dev/vfio/7>', 'VFIO_GROUP_SET_CONTAINER', STRUCT_AT, words(3), '0');
   out.line(`ioctl(${TYPE1}, VFIO_SET_IOMMU, 0x3) = 0`);
+  const asked = words(...Array<number>(INFO_BYTES / 4).fill(0));
+  putU32(asked, 0, INFO_BYTES);
+  out.ioctl(TYPE1, GET_INFO, STRUCT_AT, asked, '0', typeInfo());
+}
+
+const INFO_BYTES = 104;
+/** More than live at once: as with the module parameter dma_entry_limit. */
+const ENTRIES_LEFT = 1_000_000;
+
+/** What GET_INFO says of an IOMMU of 39 bits that reserves nothing. */
+function typeInfo(): Uint8Array {
+  const info = new Uint8Array(INFO_BYTES);
+  const put = (at: number, ...values: number[]): void => {
+    values.forEach((value, i) => putU32(info, at + 4 * i, value));
+  };
+  put(0, INFO_BYTES, 3, PAGE, 0, 24);
+  put(24, 0x1_0002, 56, 0, 0, PAGE, 0, 1 << 28);
+  put(56, 0x1_0003, 72, ENTRIES_LEFT);
+  put(72, 0x1_0001, 0, 1);
+  putU64(info, 96, 2 ** 39 - 1);
+  return info;
 }
 
 function slotBytes({ areaBytes = SLOT_PAGES * PAGE }: ChurnOptions): number {

@@ -66,6 +66,12 @@ test('MAP: the limit of entries', () => {
     map(lab, 'ENOSPC', 0x8000, 0x1000),
     '2 mappings, the limit is 2; they hold 0x4000 bytes, 0x2000 each on average: neighbours can be mapped as one',
   );
+  const many = told(new Lab().container(), 70);
+  for (let i = 0; i < 70; i++) many.good(many.map(i * 0x10000, i < 64 ? 0x1000 : 0x10000));
+  assert.match(
+    map(many, 'ENOSPC', 0x80_0000, 0x1000),
+    /^70 mappings, the limit is 70; the first 64 hold 0x40000 bytes/,
+  );
 });
 
 test('MAP: the page that cannot be pinned', () => {
