@@ -34,7 +34,8 @@ const SHOWN = 6;
 /** `flags 0x4, dev_id 7`; of a command without fields, whose file it is. */
 export function givenText(call: Call): string {
   const { event } = call;
-  if (event.kind !== 'ioctl') return '';
+  if (event.kind === 'io')
+    return `${event.offset === null ? '' : `offset ${hex(event.offset)}, `}${event.lengthBytes} bytes`;
   const command = findCommand(call.file.kind, event.request);
   if (command === undefined) return `request ${hex(event.request)}`;
   if (command.arg === 'none') return call.file.path;

@@ -129,6 +129,8 @@ export class Bench {
     this.world = tx.commit();
     if (asked.rule !== '') this.seen.add(asked.rule);
     if (errno !== '') this.said.set(asked.rule, this.#reducer.call.told.text);
+    if (errno !== '' && errno === asked.errno)
+      assert.is.not(this.said.get(asked.rule), '', `${asked.rule} says nothing`);
     return this.#answer(verdict, bytes ?? new Uint8Array(0), arg);
   }
 

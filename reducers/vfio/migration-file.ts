@@ -10,6 +10,7 @@ import {
   portsBytes,
 } from '../devices/vfio-mtty.js';
 import type { FileFamily } from '../family.js';
+import { stateName } from './device/explain.js';
 import { portsOf, teachPorts } from './device/region.js';
 import { STATE_PRE_COPY, STATE_PRE_COPY_P2P } from './device/migration-fsm.js';
 import { takeStruct } from './payload.js';
@@ -173,10 +174,20 @@ function ioctl(call: Call): void {
   call.out64(16, 0, 'dirty_bytes');
 }
 
+/** Which transfer the file is of, how far it is, and where its device is. */
+function transferText(call: Call): string {
+  const file = fileOf(call);
+  if (file === undefined) return '';
+  const state = call.tx.world.devices.get(file.device)?.migration.state ?? -1;
+  const of = file.direction === 'save' ? 'saves' : 'resumes';
+  return `the file ${of} ${file.device}, which is in ${stateName(state)}; position ${file.positionBytes}`;
+}
+
 export const migrationFamily: FileFamily = {
   ioctl,
   io,
   countsIo: true,
+  explain: (call) => ({ text: call.predictedErrno === '' ? '' : transferText(call) }),
   release(tx, { object }) {
     const file = tx.world.migrations.get(object);
     if (file === undefined) return;

@@ -253,16 +253,16 @@ export interface Row {
 
 /**
  * Runs a table of rejections, each in a lab of its own. The recorded errno is the one that the row states, so a rule that
- * is missing, or one that comes too early, gives a divergence. Fails when a rule of the table has no row, and, where
- * `explained`, when a rejection does not say what it saw.
+ * is missing, or one that comes too early, gives a divergence. Fails when a rule of the table has no row, and when a
+ * rejection does not say what it saw.
  */
-export function checkRows(rules: Readonly<Record<string, Rule>>, rows: readonly Row[], explained = false): void {
+export function checkRows(rules: Readonly<Record<string, Rule>>, rows: readonly Row[]): void {
   for (const row of rows) {
     const answer = row.run(new Lab(), row.errno);
     assert.is(answer.rule, row.rule.id, `${row.rule.id}: ${answer.explanation} ${answer.unknown}`);
     assert.is(answer.errno, row.errno, row.rule.id);
     assert.is(answer.verdict, 'match', `${row.rule.id}: ${answer.explanation}`);
-    if (explained) assert.is.not(answer.looked, '', row.rule.id);
+    assert.is.not(answer.looked, '', row.rule.id);
   }
   const tested = new Set(rows.map((row) => row.rule.id));
   const missing = Object.values(rules).filter((rule) => !tested.has(rule.id));

@@ -40,12 +40,21 @@ function countedText(fact: string, what: string): (call: Call) => string {
 function stateText(call: Call): string {
   const state = call.tx.world.devices.get(call.file.objectKey)?.migration.state ?? -1;
   if (!call.struct.has(STATE_OFFSET, 4)) return '';
-  return `${stateName(call.struct.u32(STATE_OFFSET))} was asked for; the device is left in ${stateName(state)}`;
+  const asked = `${stateName(call.struct.u32(STATE_OFFSET))} was asked for; the device is left in ${stateName(state)}`;
+  return call.rule === 'mig-state.incomplete' ? `${asked}, with ${writtenBytes(call)} bytes written` : asked;
+}
+
+function writtenBytes(call: Call): number {
+  const { world } = call.tx;
+  const file = world.migrations.get(world.devices.get(call.file.objectKey)?.migration.resuming ?? 0);
+  return file?.positionBytes ?? 0;
 }
 
 const STATE_OFFSET = 8;
 
-function stateName(state: number): string {
+/** `STOP_COPY`; of a state that nothing told, that. */
+export function stateName(state: number): string {
+  if (state < 0) return 'a state that was not shown';
   return MIG_STATES.values.find(({ value }) => value === state)?.label ?? `state ${state}`;
 }
 
