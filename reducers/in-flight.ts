@@ -28,6 +28,8 @@ export interface Flight {
   readonly past: readonly Past[] | undefined;
   /** An ioctl of a mirror. */
   readonly onMirror: boolean;
+  /** The open file that an ioctl is made on, 0 for memory calls. */
+  readonly file: number;
 }
 
 /** A change that may or may not have happened yet. */
@@ -62,7 +64,7 @@ export function enterCall(tx: Tx, event: EnterEvent): void {
     const change = comingOf(event, world.spaces.get(process.space));
     const { space } = process;
     if (change !== undefined)
-      world.inFlight.set(tid, Object.freeze({ tid, space, change, past: undefined, onMirror: false }));
+      world.inFlight.set(tid, Object.freeze({ tid, space, change, past: undefined, onMirror: false, file: 0 }));
     return;
   }
   const id = world.fdTables.get(process.fdTable)?.fds.get(event.fd)?.file ?? 0;
@@ -71,7 +73,17 @@ export function enterCall(tx: Tx, event: EnterEvent): void {
   if (mirror === undefined && !pinsMemory(file)) return;
   const space = mirror?.space ?? process.space;
   const onMirror = mirror !== undefined;
-  world.inFlight.set(tid, Object.freeze({ tid, space, change: undefined, past: NO_PAST, onMirror }));
+  world.inFlight.set(tid, Object.freeze({ tid, space, change: undefined, past: NO_PAST, onMirror, file: id }));
+}
+
+/** How many ioctls of other threads are under way on files that `isOne` chooses. */
+export function underWayElsewhere(tx: Tx, tid: number, isOne: (file: OpenFile) => boolean): number {
+  let count = 0;
+  for (const flight of tx.world.inFlight.values()) {
+    const file = flight.tid === tid ? undefined : tx.world.files.get(flight.file);
+    if (file !== undefined && isOne(file)) count++;
+  }
+  return count;
 }
 
 function pinsMemory(file: OpenFile | undefined): boolean {

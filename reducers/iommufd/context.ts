@@ -1,6 +1,7 @@
 import { OrderedMap } from '../../core/ordered-map.js';
 import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
+import { underWayElsewhere } from '../in-flight.js';
 import type { Tx } from '../tx.js';
 import type { BoundDevice, Ioas, IoasObject, IommufdContext, IommuObject, ObjectType } from './state.js';
 
@@ -18,6 +19,8 @@ import type { BoundDevice, Ioas, IoasObject, IommufdContext, IommuObject, Object
 
 /** The kernel gives out ids below 2^31; a recording that shows one near that end is not followed. */
 const MAX_ID = 0x3fff_ffff;
+/** Ids in use between those that calls under way may have taken; beyond so many nobody looks. */
+const MAX_SKIPPED = 256;
 
 /** A context for a newly opened file; `unknownSince` is -1 when the recording saw the open. */
 export function newContext(tx: Tx, unknownSince: number): IommufdContext {
@@ -260,7 +263,7 @@ export function handOutId(call: Call, offset: number, field: string): number {
 export function newObjectId(call: Call, offset: number): number {
   const contextId = call.file.object;
   const next = nextObjectId(call.tx, contextId);
-  if (contextOf(call.tx, contextId).unknownSince < 0) return next;
+  if (contextOf(call.tx, contextId).unknownSince < 0) return afterOthers(call, next, offset, contextId);
   return shownId(call.tx, contextId, next, recorded32(call, offset), call.event.seq);
 }
 
@@ -271,14 +274,24 @@ export function toldId(call: Call, offset: number, contextId = call.file.object)
   return id === 0 || id > MAX_ID ? undefined : id;
 }
 
+/** The next id, or one after it: calls of other threads that have begun and not ended may have taken those before. */
+function afterOthers(call: Call, next: number, offset: number, contextId: number): number {
+  if (call.tx.world.inFlight.size === 0) return next;
+  const told = recorded32(call, offset) ?? 0;
+  const others = underWayElsewhere(
+    call.tx,
+    call.event.tid,
+    (file) => file.kind === 'iommufd' && file.object === contextId,
+  );
+  if (told <= next || told > next + others + MAX_SKIPPED) return next;
+  let taken = 0;
+  for (let id = next; id < told; id++) if (isFreeId(call.tx, contextId, id)) taken++;
+  return taken <= others && isFreeId(call.tx, contextId, told) ? told : next;
+}
+
 /** {@link handOutId} for an id that was chosen before. The caller puts the object and takes the id. */
-export function handOut(
-  call: Call,
-  predicted: number,
-  offset: number,
-  field: string,
-  contextId = call.file.object,
-): number {
+export function handOut(call: Call, next: number, offset: number, field: string, contextId = call.file.object): number {
+  const predicted = afterOthers(call, next, offset, contextId);
   const unknown = contextOf(call.tx, contextId).unknownSince;
   if (unknown >= 0) call.outUnknown(addr(call, offset), 4, objectsUnknown(unknown));
   else call.out32(offset, predicted, field);

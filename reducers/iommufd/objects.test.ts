@@ -1,9 +1,10 @@
 import { fc } from '../../core/property.js';
 import * as assert from 'uvu/assert';
 import { suite } from '../../core/testing.js';
+import { ev } from '../testing.js';
 import type { World } from '../world.js';
 import type { IommufdContext, IommuObject } from './state.js';
-import { Bench, type CallOptions, type Field, note, struct } from './testing.js';
+import { ARG, Bench, type CallOptions, type Field, note, struct } from './testing.js';
 
 const test = suite('iommufd objects');
 const BUFFER = 0x1000_0000;
@@ -246,4 +247,22 @@ test('answers that contradict the model leave a state that holds together', () =
     assert.is(b.world.iommufds.size <= 1, true);
   });
   fc.assert(property, { numRuns: 200 });
+});
+
+test('while another thread makes an object, a new one has the next id or the one after', () => {
+  const alloc = (b: Bench, told: number, tid = 1) =>
+    b.ioctl(3, 0x3b81, struct(12), { tid, memOut: [note(ARG, struct(12, [8, told]))] }).verdict;
+  const busy = (): Bench => {
+    const b = new Bench();
+    b.open();
+    b.event(ev('fork', { ret: 2, flags: 0x1_0f00 }));
+    b.event(ev('enter', { tid: 2, call: 'ioctl', fd: 3, request: 0x3b81 }));
+    return b;
+  };
+  const b = busy();
+  assert.is(alloc(b, 2), 'match');
+  assert.is(alloc(b, 1, 2), 'match');
+  assert.is(alloc(b, 4), 'diverge', 'nobody else is at it any more');
+  assert.is(alloc(busy(), 1), 'match');
+  assert.is(alloc(busy(), 3), 'diverge', 'one other thread takes one id');
 });
