@@ -2,6 +2,7 @@ import { hex } from '../core/u64.js';
 import { commandName, commandByName, findCommand } from '../core/uapi/lookup.js';
 import type { Command, CommandKind } from '../core/uapi/types.js';
 import type { Call } from '../reducers/call.js';
+import { KERNEL_DIES } from '../reducers/hmm/answer.js';
 import { listText } from '../reducers/explain.js';
 import type { Process } from '../reducers/files/state.js';
 
@@ -101,7 +102,7 @@ export function missingOf(call: Call, kinds: readonly CommandKind[]): string[] {
   const { file, event } = call;
   if (file.kind === 'unknown') missing.push(`which file fd ${event.fd} is`);
   else if (!file.complete) missing.push('what was done with the file before the recording began');
-  if (event.ret === null) missing.push('how the call ended');
+  if (event.ret === null && call.unknownReason !== KERNEL_DIES) missing.push('how the call ended');
   const struct = structText(call, kinds);
   if (struct !== '') missing.push(struct);
   return missing;
@@ -146,7 +147,7 @@ export function lacksOf(call: Call, kinds: readonly CommandKind[], because: stri
   const isUnnamed = file.objectKey.startsWith('unnamed');
   const isUnseen = because.startsWith('payload not recorded') || /unknown since event/.test(because);
   if (isUnseen || isUnnamed || lacksStruct(call, kinds)) lacks.push('structs');
-  if (event.ret === null) lacks.push('result');
+  if (event.ret === null && because !== KERNEL_DIES) lacks.push('result');
   if (/what the CPU touched|which device pages are free/.test(because)) lacks.push('touches');
   return lacks;
 }

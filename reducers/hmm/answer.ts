@@ -18,6 +18,9 @@ import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './t
  * the states is taken over.
  */
 
+/** Why a call has no answer, and never will have one. */
+export const KERNEL_DIES = 'the kernel dies in this call: the device touches an entry without memory behind it';
+
 const STRUCT_BYTES = 40;
 const PAGE_BYTES = 4096;
 
@@ -58,7 +61,7 @@ export function answer(
   const first = trials[0] as Trial;
   const certain = trials.every((trial) => alike(trial.outcome, first.outcome, mirror.device));
   if (first.outcome.dies !== undefined && certain) {
-    call.unknown('the kernel dies in this call: the device touches an entry without memory behind it');
+    call.unknown(KERNEL_DIES);
     if (call.recordedRet !== null) first.machine.store(call.tx);
     return;
   }

@@ -168,6 +168,12 @@ test('a finding with the events that caused it', () => {
 const FD_CLOSED = `export default { name: 'fd-closed', why: 'for this test', kinds: ['close'],
   check: (before, event) => [{ severity: 'leak', message: 'closed ' + event.fd, causes: [event.seq - 1] }] };`;
 
+test('where the kernel died in a call, no recording is asked for that has its answer', () => {
+  const { stdout } = iotape(['check', corpus('fuzz/hmm-crash-13.strace.gz')]);
+  assert.match(stdout, /because +the kernel dies in this call/);
+  assert.not.match(stdout, /how the call ended|to settle it/);
+});
+
 test('invariants of the user, chosen ones, none', () => {
   const module = space.write('mine.mjs', FD_CLOSED);
   const mine = iotape(['check', '--json', '--invariants', module, clean]);
