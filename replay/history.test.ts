@@ -108,6 +108,8 @@ test('who should have unmapped what is still in the way', async () => {
   assert.is(await told([...start, again]), '');
   const part = ioctl(3, UNMAP, ioasUnmap(0x4000, 0x1000), 'ENOENT');
   assert.is(await told([...start, part, again]), 'event 6 would have unmapped it and failed with ENOENT');
+  assert.is(await told([...start, again, again]), '', 'another MAP that met it is no news');
+  assert.is(await told([...start, part, again, again]), 'event 6 would have unmapped it and failed with ENOENT');
   const v1 = CONTAINER.map((event) =>
     event.kind === 'ioctl' && event.request === SET_IOMMU ? { ...event, arg: 1 } : event,
   );

@@ -107,6 +107,8 @@ function noteMove(entries: readonly Entry<About<'iova'>>[], call: Call): void {
   for (const entry of entries) {
     const { table, start, last, since } = entry.about;
     if (move.table !== table || move.last < start || move.start > last || call.event.seq <= since) continue;
+    // Of a mapping that stands, another MAP that met it tells nothing.
+    if (move.what === 'map' && since >= 0) continue;
     if (move.what === 'map') note(entry, call.event, failed === '' ? 'mapped it' : `would have mapped it${failed}`);
     else if (since < 0 && failed === '') note(entry, call.event, 'unmapped it');
     // What is mapped still was not unmapped, whatever the call returned.
