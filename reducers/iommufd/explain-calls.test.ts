@@ -203,3 +203,13 @@ test('an area in the middle of a page is why small pages cannot be asked for', (
     'IOAS 5 has area 0x9000-0x9fff of event 11, from byte 0x800 of a page on; multiples of 0x1000 are needed',
   );
 });
+
+test('container calls that iommufd does not take', () => {
+  const b = bench();
+  b.ioctl(3, 0x3b71, struct(32, [0, 32], [4, 7]));
+  assert.is(b.said.get('compat-map.argsz'), 'flags 0x7, of which 0x4 is unknown: iommufd takes READ and WRITE only');
+  b.ioctl(3, 0x3b72, struct(24, [0, 23]));
+  assert.is(b.said.get('compat-unmap.argsz'), 'argsz 0x17; 0x18 are needed');
+  b.ioctl(3, 0x3b75, struct(48, [0, 48]));
+  assert.is(b.said.get('compat.number'), 'VFIO_IOMMU_DIRTY_PAGES on /dev/iommu');
+});

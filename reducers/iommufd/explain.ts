@@ -38,8 +38,9 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   'common.tail': (call) => fieldText(call, 0, 'size'),
   'common.fault': (call) => `the argument is ${hex(call.arg)}`,
   'compat.no-ioas': noCompatIoas,
-  'compat-map.argsz': (call) => `${fieldText(call, 0, 'argsz')}, ${fieldText(call, 4, 'flags')}`,
-  'compat-unmap.argsz': (call) => `${fieldText(call, 0, 'argsz')}, ${fieldText(call, 4, 'flags')}`,
+  'compat.number': (call) => `${call.name} on ${call.file.path}`,
+  'compat-map.argsz': (call) => compatHead(call, 32, 3, 'READ and WRITE'),
+  'compat-unmap.argsz': (call) => compatHead(call, 24, 2, 'ALL'),
   'compat-unmap.all': withRequest(({ iova, length }) => fieldsText({ iova, size: length })),
   'compat-unmap.cut-alignment': cut,
   'compat-unmap.cut-access': cut,
@@ -100,6 +101,13 @@ export const IOMMUFD_EXPLANATIONS: Explanations = {
   'unmap.none': nothingThere,
   'compat-unmap.nothing': nothingThere,
 };
+
+/** What of argsz and flags iommufd does not take from a caller of VFIO's container calls: it knows fewer flags than type1. */
+function compatHead(call: Call, needs: number, known: number, names: string): string {
+  if (!call.struct.has(4, 4) || call.struct.u32(0) < needs)
+    return `${fieldText(call, 0, 'argsz')}; ${hex(needs)} are needed`;
+  return `${unknownBitsText(call.struct.u32(4), known)}: iommufd takes ${names} only`;
+}
 
 /** Where the commands that bring a domain into an IOAS name it. */
 const PT_ID_AT: Readonly<Record<string, readonly number[]>> = {
