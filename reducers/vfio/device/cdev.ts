@@ -200,8 +200,11 @@ export function attachPt(call: Call): void {
   else attach(call, device, ptId, pasid);
 }
 
-/** Of attaching to an IOAS that is there: what reserves and pins may fail so, an access for the mark that was left alone. */
-const BEHIND_IOMMU_ERRORS: readonly string[] = ['EADDRINUSE', 'EFAULT', 'EINVAL'];
+/**
+ * Of attaching to an IOAS that is there: what pins and has domains may fail so, an access for the mark that was left alone;
+ * EADDRINUSE, of areas that are not aligned to pages, both.
+ */
+const BEHIND_IOMMU_ERRORS: readonly string[] = ['EFAULT', 'EINVAL'];
 const MEDIATED_ERROR = 'ENOENT';
 const NOT_SHOWN = 'whether the device is behind an IOMMU or mediated was not shown yet';
 
