@@ -171,3 +171,17 @@ test('neighbours that differ in nothing are one mapping for the device', () => {
   lab.feed(ev('mremap', { addr: at + 3 * PAGE, ...moved, newAddr: at + 4 * PAGE, ret: at + 4 * PAGE }));
   assert.is(lab.ask(0, READ, command(at + 4 * PAGE, 1)).faults, 1);
 });
+
+test('a huge page of which a part was moved is split at all places, and each mapping that has a part is told', () => {
+  const lab = withBlocks(true);
+  const to = 0x6000_1000;
+  const moved = { oldLengthBytes: 8 * PAGE, newLengthBytes: 8 * PAGE, flags: 3, newAddr: to, ret: to };
+  lab.feed(ev('mremap', { addr: AT, ...moved }));
+  lab.feed(ev('mprotect', { addr: AT + 16 * PAGE, lengthBytes: PAGE, prot: 1 }));
+  for (const at of [to, AT + 8 * PAGE, AT + 16 * PAGE, AT + 17 * PAGE]) lab.ask(1, READ, command(at, 1));
+  lab.ask(0, TO_DEV, command(to + PAGE, 1));
+  assert.equal(lab.snapshot(0, to, 3), [0x11, 0x22, 0x11]);
+  assert.equal(lab.snapshot(0, AT + 8 * PAGE, 1), [0x11]);
+  for (const at of [to, AT + 8 * PAGE, AT + 16 * PAGE, AT + 17 * PAGE])
+    assert.is(lab.ask(1, READ, command(at, 1)).faults, 1);
+});

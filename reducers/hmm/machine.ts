@@ -74,7 +74,7 @@ export class Machine {
   askedPages = false;
   /** The coherent device that gave a huge page, or -1. */
   madeHuge = -1;
-  /** Shared pages were moved by mremap. */
+  /** Shared or huge pages were moved by mremap. */
   strayed: boolean;
   #data: RangeMap<DataRun>;
   #anon: RangeMap<AnonRun>;

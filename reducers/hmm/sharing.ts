@@ -148,22 +148,29 @@ export function mappersOf(machine: Machine, pte: Pte, address: U64): Sharer[] {
   const home = blockAround(sub(address, pte.moved));
   const start = add(home.start, pte.moved);
   const last = add(home.last, pte.moved);
-  const own = pieces(machine.runs, start, last).flatMap((piece): Sharer[] =>
-    piece.pte !== undefined && piece.pte.page === pte.page && piece.pte.moved === pte.moved && isAnonymous(piece.pte)
-      ? [{ machine, pte: piece.pte, start: piece.start, last: piece.last, ours: piece }]
-      : [],
-  );
+  // Parts that mremap has moved are elsewhere.
+  const near = machine.strayed ? [...machine.runs.values()] : overlapping(machine.runs, start, last);
+  const own = near.flatMap((run): Sharer[] => {
+    if (run.page !== pte.page || !isAnonymous(run)) return [];
+    const from = max(add(home.start, run.moved), run.start);
+    const to = min(add(home.last, run.moved), run.last);
+    return from > to ? [] : [{ machine, pte: run, start: from, last: to, ours: { start: from, last: to } }];
+  });
   return [...own, ...sharersOf(machine, pte, start, last)];
 }
 
-/** A huge page becomes small ones wherever it is mapped (`split_folio`): each space's mirrors are told of all of it. */
+/**
+ * A huge page becomes small ones wherever it is mapped (`split_folio`): mirrors are told in each mapping that has a part of it, as
+ * far as all of it would reach there.
+ */
 export function splitPage(machine: Machine, pte: Pte, address: U64): void {
   const mappers = mappersOf(machine, pte, address);
   const home = blockAround(sub(address, pte.moved));
-  const told = new Set<Machine>();
+  const told = new Map<Machine, Interval[]>();
   for (const mapper of mappers) {
-    if (!told.has(mapper.machine)) tellOf(mapper, home);
-    told.add(mapper.machine);
+    const before = told.get(mapper.machine) ?? [];
+    if (before.some(({ start, last }) => start <= mapper.start && last >= mapper.start)) continue;
+    told.set(mapper.machine, [...before, tellOf(mapper, home)]);
   }
   for (const mapper of mappers) {
     for (const { start, last, upto } of heldIn(mapper.machine.data, mapper.start, mapper.last))
@@ -227,16 +234,13 @@ export function splitPages(machine: Machine, pte: Pte, { start, last }: Interval
   }
 }
 
-/** Where a space maps a huge page, as far as its mapping reaches. */
-function tellOf({ machine, pte, start }: Sharer, home: Interval): void {
+/** Tells where a mapping has a huge page, as far as the mapping reaches. */
+function tellOf({ machine, pte, start }: Sharer, home: Interval): Interval {
   const vma = machine.vmaAt(start);
-  const from = add(home.start, pte.moved);
-  const to = add(home.last, pte.moved);
-  machine.invalidate(
-    NOTIFY_CLEAR,
-    vma === undefined ? from : max(from, vma.start),
-    vma === undefined ? to : min(to, vma.last),
-  );
+  const from = max(add(home.start, pte.moved), vma?.start ?? 0);
+  const to = min(add(home.last, pte.moved), vma?.last ?? U64_MAX);
+  machine.invalidate(NOTIFY_CLEAR, from, to);
+  return { start: from, last: to };
 }
 
 // ---- moving pages ----------------------------------------------------------------------------------------

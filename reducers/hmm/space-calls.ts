@@ -246,7 +246,7 @@ function movePages(machine: Machine, { start: from, last, to }: MovedPart, stays
   if (!stays) freeTables(machine, from, last);
   for (const { start, last: end, pte } of kept) {
     if (pte === undefined) continue;
-    if (pte.cow) machine.strayed = true;
+    if (pte.cow || pte.large) machine.strayed = true;
     const moved = { since: machine.seq, moved: add(pte.moved, distance) };
     setRun(machine.runs, add(start, distance), add(end, distance), { ...pte, ...moved });
   }

@@ -114,7 +114,7 @@ export interface PageTable {
   readonly devices: number;
   /** Which other spaces may share pages with it: id in `kinships`, 0 while it has neither parent nor child. */
   readonly family: number;
-  /** Shared pages were moved by mremap: they are not where relatives have them. */
+  /** Shared or huge pages were moved by mremap: they are not where relatives, or their other parts, are. */
   readonly strayed: boolean;
   /** The kernel's address of the mm, by which kernel events name the space; null while unknown. */
   readonly mm: U64 | null;
