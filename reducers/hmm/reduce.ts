@@ -64,7 +64,7 @@ export function pagesBefore(tx: Tx, event: Event, families: Families): number {
       if (tx.world.deferred.size > 0) settleDeferred(tx, event.tid, -1, event.seq);
       const machine = Machine.of(tx, space, event.seq);
       if (machine === undefined) return 0;
-      const open = !machine.derives && takesPages(machine, event);
+      const open = !machine.derives && takesPages(event);
       callChangesPages(machine, event);
       machine.store(tx);
       // Only a device's call can overlap this one, and only mirrors have to hear of it.

@@ -71,16 +71,20 @@ export function callChangesPages(machine: Machine, event: Event): void {
   }
 }
 
-/** Whether a call may take page table entries away, or rights of them; asked before the VMAs change. */
-export function takesPages(machine: Machine, event: Event): boolean {
-  if (event.kind === 'madvise') return TAKING.has(event.advice);
-  if (event.kind !== 'mmap') return true;
-  const last = typeof event.ret === 'number' ? lastOfMapping(event.ret, event.lengthBytes, event.flags) : undefined;
-  if (last === undefined) return false;
-  const start = event.ret as U64;
-  return (
-    firstOverlap(machine.space.vmas, start, last) !== undefined || firstOverlap(machine.runs, start, last) !== undefined
-  );
+/**
+ * Whether a call that recorders of kernel events take where it begins may take page table entries away, or rights of them: its
+ * invalidations follow. mmap and mremap are taken where they return.
+ */
+export function takesPages(event: Event): boolean {
+  switch (event.kind) {
+    case 'madvise':
+      return TAKING.has(event.advice);
+    case 'munmap':
+    case 'mprotect':
+      return true;
+    default:
+      return false;
+  }
 }
 
 const TAKING: ReadonlySet<number> = new Set([

@@ -148,9 +148,9 @@ function openRanges(table: PageTable, event: Event): readonly Interval[] {
   return table.changes.filter((change) => change.open && change.tid === event.tid);
 }
 
-/** Whether the recording shows the call as it begins. */
+/** Whether the recording shows the call as it begins; docs/KERNEL-EVENTS.md says which are taken where. */
 function begins({ knowledge }: PageTable, { kind }: Event): boolean {
-  return knowledge === 'events' && kind !== 'ioctl' && kind !== 'fault' && kind !== 'fork' && kind !== 'mirrorMap';
+  return knowledge === 'events' && (kind === 'munmap' || kind === 'mprotect' || kind === 'madvise' || kind === 'brk');
 }
 
 /** The addresses whose entries the event may change; undefined where it changes none. */
