@@ -50,6 +50,8 @@ export class Call {
   memOut: readonly MemNote[] = NO_NOTES;
   /** The kernel was told to inject a fault into this thread: one error is a fact of the run. Set by the dispatcher. */
   faultArmed = false;
+  /** Whether another thread was in a call on the same iommufd or container, and may have made this one answer otherwise. */
+  raced: 'no' | 'beside' | 'overtaken' = 'no';
   /** How many bytes at `arg` mean something; the comparison stops there. */
   extentBytes = 0;
 
@@ -80,6 +82,7 @@ export class Call {
     this.process = process;
     this.file = file;
     this.name = name;
+    this.raced = 'no';
     this.kind = file.kind;
     this.extentBytes = extentBytes;
     if (event.kind === 'ioctl') {
@@ -389,10 +392,7 @@ export class Call {
   get faultHit(): boolean {
     return this.#faultHit || (this.faultArmed && this.event.ret === -1);
   }
-  /**
-   * What the rule of the prediction saw, in words: `0x1800-0x27ff overlaps mapping 0x1000-0x1fff of event 12`; '' where
-   * its text says all. Made when somebody asks, which is after few of the calls. Events are named as `event N`.
-   */
+  /** What the rule saw, in words, with events as `event 12`; '' where its text says all. Made when somebody asks. */
   get told(): Told {
     return (this.#told ??= this.families[this.file.kind]?.explain?.(this) ?? NOTHING_TOLD);
   }

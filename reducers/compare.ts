@@ -27,6 +27,13 @@ const scratch = new Uint8Array(1 << 16);
 
 /** The verdict on a call after its handler has run. */
 export function judge(call: Call): Verdict {
+  const verdict = compared(call);
+  if (verdict !== 'diverge' || call.raced === 'no') return verdict;
+  call.raced = 'overtaken';
+  return 'unknown';
+}
+
+function compared(call: Call): Verdict {
   if (!call.predicted || call.unknownReason !== '') return 'unknown';
   const event = call.event;
   if (event.ret === null) return 'unknown';
@@ -35,6 +42,9 @@ export function judge(call: Call): Verdict {
   if (unknownOut(call) !== undefined) return 'unknown';
   return call.learnedNow || call.retHow === 'learned' ? 'learned' : 'match';
 }
+
+export const ORDER_UNKNOWN =
+  'another thread was in a call on the same file, and which of them came first is not recorded';
 
 /** Recorded bytes that the kernel wrote and the model could not predict for want of data. */
 function unknownOut(call: Call): OutWrite | undefined {
@@ -47,6 +57,7 @@ function unknownOut(call: Call): OutWrite | undefined {
 /** Why a call is `unknown`, for the summary; '' otherwise. */
 export function unknownReason(call: Call): string {
   if (!call.predicted) return 'not modelled';
+  if (call.raced === 'overtaken') return ORDER_UNKNOWN;
   if (call.unknownReason !== '') return fromTheStart(call);
   return call.event.ret === null ? 'the recording has no result' : (unknownOut(call)?.field ?? '');
 }

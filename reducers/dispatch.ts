@@ -12,7 +12,7 @@ import type { FileKind, OpenFile, Process } from './files/state.js';
 import { fileWritten } from './hmm/file-calls.js';
 import { threadWentOn } from './hmm/notified.js';
 import { pagesAfter, pagesBefore } from './hmm/reduce.js';
-import { enterCall, keepBefore, keepBeforeIoctl, leaveCall } from './in-flight.js';
+import { endsBeside, enterCall, keepBefore, keepBeforeIoctl, leaveCall } from './in-flight.js';
 import { reduceMemory } from './memory/reduce.js';
 import type { Tx } from './tx.js';
 
@@ -99,6 +99,7 @@ export class Reducer {
     if (revealed !== undefined && event.ret !== -1) this.call.noteLearned();
     else if (revealed !== undefined) this.call.unknown(revealed.why);
     if (tx.world.inFlight.size > 0) {
+      if (endsBeside(tx, event.tid, file)) this.call.raced = 'beside';
       const mirror = file.kind === 'dmirror' ? tx.world.mirrors.get(file.object) : undefined;
       if (mirror !== undefined) keepBeforeIoctl(tx, event, mirror);
     }

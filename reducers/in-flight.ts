@@ -30,6 +30,8 @@ export interface Flight {
   readonly onMirror: boolean;
   /** The open file that an ioctl is made on, 0 for memory calls. */
   readonly file: number;
+  /** Another ioctl on the same iommufd or container has ended since it began. */
+  readonly beside: boolean;
 }
 
 /** A change that may or may not have happened yet. */
@@ -64,7 +66,10 @@ export function enterCall(tx: Tx, event: EnterEvent): void {
     const change = comingOf(event, world.spaces.get(process.space));
     const { space } = process;
     if (change !== undefined)
-      world.inFlight.set(tid, Object.freeze({ tid, space, change, past: undefined, onMirror: false, file: 0 }));
+      world.inFlight.set(
+        tid,
+        Object.freeze({ tid, space, change, past: undefined, onMirror: false, file: 0, beside: false }),
+      );
     return;
   }
   const id = world.fdTables.get(process.fdTable)?.fds.get(event.fd)?.file ?? 0;
@@ -73,7 +78,27 @@ export function enterCall(tx: Tx, event: EnterEvent): void {
   if (mirror === undefined && !pinsMemory(file)) return;
   const space = mirror?.space ?? process.space;
   const onMirror = mirror !== undefined;
-  world.inFlight.set(tid, Object.freeze({ tid, space, change: undefined, past: NO_PAST, onMirror, file: id }));
+  world.inFlight.set(
+    tid,
+    Object.freeze({ tid, space, change: undefined, past: NO_PAST, onMirror, file: id, beside: false }),
+  );
+}
+
+/**
+ * Whether an ioctl on an iommufd or container that ends now ran beside another one on it: which of them the kernel took
+ * first is not recorded. The others are told that this one has ended.
+ */
+export function endsBeside(tx: Tx, tid: number, file: OpenFile): boolean {
+  if (!pinsMemory(file)) return false;
+  const { inFlight, files } = tx.world;
+  let beside = inFlight.get(tid)?.beside ?? false;
+  for (const flight of [...inFlight.values()]) {
+    const other = flight.tid === tid ? undefined : files.get(flight.file);
+    if (other?.kind !== file.kind || other.object !== file.object) continue;
+    beside = true;
+    if (!flight.beside) inFlight.set(flight.tid, Object.freeze({ ...flight, beside: true }));
+  }
+  return beside;
 }
 
 /** How many ioctls of other threads are under way on files that `isOne` chooses. */

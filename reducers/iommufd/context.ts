@@ -1,6 +1,7 @@
 import { OrderedMap } from '../../core/ordered-map.js';
 import type { U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
+import { ORDER_UNKNOWN } from '../compare.js';
 import { underWayElsewhere } from '../in-flight.js';
 import type { Tx } from '../tx.js';
 import type { BoundDevice, Ioas, IoasObject, IommufdContext, IommuObject, ObjectType } from './state.js';
@@ -263,7 +264,10 @@ export function handOutId(call: Call, offset: number, field: string): number {
 export function newObjectId(call: Call, offset: number): number {
   const contextId = call.file.object;
   const next = nextObjectId(call.tx, contextId);
-  if (contextOf(call.tx, contextId).unknownSince < 0) return afterOthers(call, next, offset, contextId);
+  if (contextOf(call.tx, contextId).unknownSince < 0) {
+    const chosen = afterOthers(call, next, offset, contextId);
+    return call.raced !== 'no' && call.event.ret !== -1 ? racedId(call, chosen, offset, contextId) : chosen;
+  }
   return shownId(call.tx, contextId, next, recorded32(call, offset), call.event.seq);
 }
 
@@ -272,6 +276,13 @@ export function toldId(call: Call, offset: number, contextId = call.file.object)
   if (contextOf(call.tx, contextId).unknownSince < 0) return undefined;
   const id = recorded32(call, offset) ?? 0;
   return id === 0 || id > MAX_ID ? undefined : id;
+}
+
+/** What a call beside others got: others may have had the next ones for a moment, or given back one before it. */
+function racedId(call: Call, chosen: number, offset: number, contextId: number): number {
+  const shown = shownId(call.tx, contextId, chosen, recorded32(call, offset), call.event.seq);
+  if (shown !== chosen) call.outUnknown(addr(call, offset), 4, ORDER_UNKNOWN);
+  return shown;
 }
 
 /** The next id, or one after it: calls of other threads that have begun and not ended may have taken those before. */

@@ -264,5 +264,28 @@ test('while another thread makes an object, a new one has the next id or the one
   assert.is(alloc(b, 1, 2), 'match');
   assert.is(alloc(b, 4), 'diverge', 'nobody else is at it any more');
   assert.is(alloc(busy(), 1), 'match');
-  assert.is(alloc(busy(), 3), 'diverge', 'one other thread takes one id');
+  assert.is(alloc(busy(), 3), 'unknown', 'a call may have more than one id for a moment');
+});
+
+test('what a call beside another one answers otherwise is unknown, and the state follows it', () => {
+  const b = new Bench();
+  b.open();
+  const ioas = b.ioasAlloc();
+  const { device } = b.mockDomain(ioas);
+  b.event(ev('fork', { ret: 2, flags: 0x1_0f00 }));
+  b.event(ev('enter', { tid: 2, call: 'ioctl', fd: 3, request: 0x3ba0 }));
+  const fields: Field[] = [
+    [8, device],
+    [12, ioas],
+  ];
+  const made = b.ioctl(3, 0x3b89, struct(48, ...fields), { memOut: [note(ARG, struct(48, ...fields, [16, 9]))] });
+  assert.is(made.verdict, 'unknown');
+  // It took its object's id from the answer, and the other call knows that it did not run alone.
+  const denied = b.ioctl(3, 0x3ba0, struct(72, [4, 12], [8, ioas]), {
+    tid: 2,
+    recorded: { ret: -1, errno: 'EADDRINUSE' },
+  });
+  assert.is(denied.verdict, 'unknown');
+  assert.is(b.destroy(9).verdict, 'match');
+  assert.is(b.ioctl(3, 0x3b81, struct(12), { recorded: { ret: -1, errno: 'EBUSY' } }).verdict, 'diverge');
 });
