@@ -208,3 +208,11 @@ test('mlock and munlock cut a mapping', () => {
     assert.is(lab.ask(1, READ, command(AT + 8 * PAGE, 1)).faults, 0, 'nothing changes');
   }
 });
+
+test('a block of which a part is locked lies in several mappings: what is cut there tells nothing of the rest', () => {
+  const lab = withBlocks();
+  lab.feed(ev('mlock', { addr: AT, lengthBytes: PAGE }));
+  lab.ask(1, READ, command(AT + 8 * PAGE, 1));
+  lab.feed(ev('mprotect', { addr: AT + 64 * PAGE, lengthBytes: PAGE, prot: 1 }));
+  assert.is(lab.ask(1, READ, command(AT + 8 * PAGE, 1)).faults, 0);
+});

@@ -275,6 +275,14 @@ export class Machine {
     return locked !== undefined && locked.size > 0 && rangeAt(locked, address) !== undefined;
   }
 
+  /** Whether a part of a range is locked, and another is not: they are mappings of their own. */
+  isPartlyLocked({ start, last }: Interval): boolean {
+    const locked = this.#tx.world.spaceLocked.get(this.space.id)?.ranges;
+    if (locked === undefined || locked.size === 0) return false;
+    const first = firstOverlap(locked, start, last);
+    return first !== undefined && (first.start > start || first.last < last);
+  }
+
   /** Whether the pages of a mapping are kept by memory alone, so that nobody wants to know of the first write. */
   isMemoryFile(vma: Vma): boolean {
     const file = this.#tx.world.files.get(vma.file);

@@ -147,3 +147,26 @@ test('shared memory stays what it is when it is moved', () => {
   lab.ask(0, READ, command(at, 5));
   assert.equal(lab.snapshot(0, at, 6), [2, 2, 2, 2, 2, 0]);
 });
+
+test('a moved part of a mapping that comes to lie beside the rest is no part of it any more', () => {
+  const lab = new Lab();
+  const block = 0x4000_0000;
+  const moved = 0x3000_0000;
+  for (const [addr, lengthBytes] of [
+    [block, 1 << 20],
+    [moved, 1 << 20],
+  ] as const)
+    lab.feed(ev('mmap', { addr, lengthBytes, flags: 0x32, ret: addr }));
+  lab.feed(ev('munmap', { addr: moved, lengthBytes: 1 << 20 }));
+  lab.populate(block, 256, true);
+  const half = { oldLengthBytes: 1 << 19, newLengthBytes: 1 << 19, flags: 3 };
+  lab.feed(ev('mremap', { addr: block, ...half, newAddr: block + (1 << 20), ret: block + (1 << 20) }));
+  const vmas = [...(lab.world.spaces.get(lab.world.processes.get(1)?.space ?? 0)?.vmas.values() ?? [])];
+  assert.equal(
+    vmas.filter(({ start }) => start >= block && start < block + (4 << 20)).map(({ start, offset }) => [start, offset]),
+    [
+      [block + (1 << 19), block + (1 << 19)],
+      [block + (1 << 20), block],
+    ],
+  );
+});

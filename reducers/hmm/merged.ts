@@ -2,7 +2,6 @@ import { firstOverlap, type RangeMap, rangeAt } from '../../core/interval.js';
 import { add, sub, type U64 } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import type { AnonRun } from '../memory/pagetable.js';
-import { hasOffset } from '../memory/ranges.js';
 import { VMA_GUARD, type Vma } from '../memory/state.js';
 
 /**
@@ -43,7 +42,8 @@ export function mergedVma(vmas: RangeMap<Vma>, anon: RangeMap<AnonRun>, address:
 function merge(anon: RangeMap<AnonRun>, low: Vma, high: Vma): boolean {
   if (add(low.last, 1) !== high.start || low.prot !== high.prot || low.flags !== high.flags) return false;
   if ((low.traits ^ high.traits) & ~VMA_GUARD || low.file !== high.file) return false;
-  if (hasOffset(low) && add(low.offset, sub(high.start, low.start)) !== high.offset) return false;
+  if ((low.file !== 0 || low.flags & MAP_SHARED) && add(low.offset, sub(high.start, low.start)) !== high.offset)
+    return false;
   // Each call makes a file of its own for shared anonymous memory.
   if (low.file === 0 && low.flags & MAP_SHARED) return low.since === high.since;
   return (low.flags & MAP_SHARED) !== 0 || movedOf(anon, low) === movedOf(anon, high);

@@ -136,7 +136,7 @@ function cutAt(machine: Machine, place: U64): void {
   const block = blockAround(place);
   if (block.start === place) return;
   const vma = machine.vmaAt(place);
-  if (vma === undefined || vma.start > block.start || vma.last < block.last) return;
+  if (vma === undefined || vma.start > block.start || vma.last < block.last || machine.isPartlyLocked(block)) return;
   machine.invalidate(NOTIFY_CLEAR, block.start, block.last);
   for (const { pte } of pieces(machine.runs, place, place))
     if (pte !== undefined && hugeBlock(pte, place) !== undefined)

@@ -1,4 +1,3 @@
-import { MAP_SHARED } from './flags.js';
 import type { Event } from '../../core/event.js';
 import { carve, overlapping, type RangeMap } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
@@ -12,15 +11,10 @@ import { VMA_DONTFORK, type AddressSpace, type Vma } from './state.js';
  * References to files and the counts in the space follow from what was there before and after.
  */
 
-/** Whether `offset` says which pages a VMA shows. */
-export function hasOffset({ file, flags }: Vma): boolean {
-  return file !== 0 || (flags & MAP_SHARED) !== 0;
-}
-
 /** The part of a VMA in `start..last`; offsets into a file move with the start. */
 export function trimVma(vma: Vma, start: U64, last: U64): Vma {
   if (vma.start === start && vma.last === last) return vma;
-  const offset = hasOffset(vma) ? add(vma.offset, sub(start, vma.start)) : vma.offset;
+  const offset = add(vma.offset, sub(start, vma.start));
   return Object.freeze({ ...vma, start, last, offset });
 }
 
@@ -97,7 +91,7 @@ function continues(left: Vma, right: Vma): boolean {
     left.file === right.file &&
     left.since === right.since &&
     left.traits === right.traits &&
-    (!hasOffset(left) || add(left.offset, sub(right.start, left.start)) === right.offset)
+    add(left.offset, sub(right.start, left.start)) === right.offset
   );
 }
 

@@ -86,7 +86,7 @@ function perform(op: Op, pages: Pages, base: U64, seq: number): Event | undefine
   switch (op.op) {
     case 'mmap':
       for (const page of range(op.at, op.pages)) {
-        const offset = op.file ? (op.offset + page - op.at) * PAGE : 0;
+        const offset = op.file ? (op.offset + page - op.at) * PAGE : address(page);
         pages.set(page, { prot: op.prot, file: op.file ? 1 : 0, offset, dontFork: false, since: seq });
       }
       return ev('mmap', {
@@ -142,7 +142,7 @@ function performRemap(
   const result = range(0, op.newPages).map((index): Page => {
     const beyond = index - op.pages + 1;
     if (beyond <= 0) return source[index] as Page;
-    return { ...lastPage, offset: lastPage.file === 0 ? 0 : add(lastPage.offset, beyond * PAGE) };
+    return { ...lastPage, offset: add(lastPage.offset, beyond * PAGE) };
   });
   if (!op.keep) for (const page of range(op.at, op.pages)) pages.delete(page);
   result.forEach((page, index) => pages.set(op.to + index, page));
@@ -167,7 +167,7 @@ function pagesOf(world: World, pid: number, base: U64): Pages {
     const first = Number(sub(vma.start, base)) / PAGE;
     const length = (Number(sub(vma.last, vma.start)) + 1) / PAGE;
     for (let index = 0; index < length; index++) {
-      const offset = vma.file === 0 ? vma.offset : add(vma.offset, mul(index, PAGE));
+      const offset = add(vma.offset, mul(index, PAGE));
       const dontFork = (vma.traits & VMA_DONTFORK) !== 0;
       pages.set(first + index, { prot: vma.prot, file: vma.file === 0 ? 0 : 1, offset, dontFork, since: vma.since });
     }

@@ -132,7 +132,7 @@ function mapped(tx: Tx, process: Process, space: AddressSpace, event: MmapEvent,
     prot: event.prot & 7,
     flags: (event.flags & KEPT_FLAGS) | (shared ? MAP_SHARED : MAP_PRIVATE),
     file: file?.id ?? 0,
-    offset: file === undefined ? (shared ? start : 0) : event.offset,
+    offset: file === undefined ? start : event.offset,
     since: event.seq,
     traits: traitsOf(event.flags, anonymous, file),
   });
@@ -266,7 +266,7 @@ function growHeap(tx: Tx, space: AddressSpace, start: U64, last: U64, event: Eve
   const since = continued ? below.since : event.seq;
   const prot = PROT_READ | PROT_WRITE;
   const flags = MAP_PRIVATE | MAP_ANONYMOUS;
-  const vma: Vma = Object.freeze({ start, last, prot, flags, file: 0, offset: 0, since, traits: VMA_HEAP });
+  const vma: Vma = Object.freeze({ start, last, prot, flags, file: 0, offset: start, since, traits: VMA_HEAP });
   replaceRange(tx, space, start, last, [vma], true, event, families);
   filled(tx, space, start, last);
 }

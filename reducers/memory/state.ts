@@ -10,8 +10,7 @@ export interface Vma extends Interval {
   /** Open file id that backs it, 0 for anonymous memory. */
   readonly file: number;
   /**
-   * Offset into the file at `start`. Of shared anonymous memory: the address that `start` had when the memory was made; 0 for
-   * private memory.
+   * Offset into the file at `start`. Of anonymous memory: the address that `start` had when the memory was made; mremap leaves it.
    */
   readonly offset: U64;
   /** `seq` of the event that made it. */
