@@ -281,11 +281,6 @@ const LISTED = new Set(
     .map((line) => line.split('|')[2]?.trim()),
 );
 
-function listed(reason: string): void {
-  const row = reason.replaceAll(/0x[0-9a-f]+|\d+/g, 'N');
-  assert.ok(LISTED.has(row), `KNOWN-GAPS.md does not list: ${row}`);
-}
-
 let answered = 0;
 const used = new Set<string>();
 
@@ -293,19 +288,19 @@ for (const file of FILES) {
   test(`${file}: failing mappings name what they met, and no candidate is left out`, async () => {
     const recording = await openRecording(join(CORPUS, file));
     const names = new Map<number, string>();
+    // What this throws, the engine would take for a bug of the model.
+    const leftOut: string[] = [];
+    const reasons = new Set<string>();
     const engine = new Engine({
       world: startWorld(recording),
       onCall(verdict, call) {
         names.set(call.event.seq, call.name);
-        if (verdict === 'unknown') listed(unknownReason(call));
+        if (verdict === 'unknown') reasons.add(unknownReason(call).replaceAll(/0x[0-9a-f]+|\d+/g, 'N'));
         if (verdict !== 'match' || call.event.ret !== -1) return;
         // As if the argument had not been recorded: the rule that decided must be among the candidates.
         const { struct } = call;
         call.struct = struct.slice(0, 0);
-        assert.ok(
-          candidates(call)?.some(({ rule }) => rule.id === call.rule),
-          `${call.name} ${call.rule}`,
-        );
+        if (!candidates(call)?.some(({ rule }) => rule.id === call.rule)) leftOut.push(`${call.name} ${call.rule}`);
         call.struct = struct;
       },
     });
@@ -314,6 +309,8 @@ for (const file of FILES) {
       events.push(...batch);
       engine.feed(batch);
     }
+    assert.equal(leftOut, []);
+    for (const reason of reasons) assert.ok(LISTED.has(reason), `KNOWN-GAPS.md does not list: ${reason}`);
     const bySeq = new Map(events.map((event) => [event.seq, event]));
     for (const failure of engine.failures.list) {
       // Of no other rejection it is left open what was asked, or what stood against it.
