@@ -32,7 +32,7 @@ import { VMA_HUGETLB, VMA_NOHUGEPAGE, VMA_PFNMAP, type Vma } from '../memory/sta
 import { hasAnon, noteAnon } from './anon.js';
 import { holdNothing } from './contents.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
-import { removePages } from './page-cache.js';
+import { pageOut, removePages } from './page-cache.js';
 import { cutMappings, splitEdges, splitUncovered } from './sharing.js';
 import { addTables, dropTables, hasTable, keepTables, tabledIn } from './tables.js';
 import { isPrivateAnonymous, populateRange, touch } from './touch.js';
@@ -47,7 +47,7 @@ import { isPrivateAnonymous, populateRange, touch } from './touch.js';
  * |---|---|---|
  * | DONTNEED, GUARD_INSTALL | gone; blocks that the range cuts are split | CLEAR, per VMA; for a guard only where something was |
  * | FREE | stay, until memory is short; see `splitUncovered` | CLEAR, per VMA |
- * | COLD, PAGEOUT | stay (nothing is paged out without swap); see `splitUncovered` | of splits |
+ * | COLD, PAGEOUT | stay (nothing is paged out without swap); see `splitUncovered`. PAGEOUT of memory files: see `pageOut` | of splits; CLEAR |
  * | REMOVE | of the file: gone for all who map it | CLEAR |
  * | COLLAPSE | blocks become huge pages of their own, see `collapse` | CLEAR, per block |
  * | POPULATE_* | as touched | as touched |
@@ -118,8 +118,11 @@ function adviseVma(machine: Machine, vma: Vma, advice: number, from: U64, to: U6
       splitUncovered(machine, from, to);
       return;
     case MADV_COLD:
-    case MADV_PAGEOUT:
       splitUncovered(machine, from, to);
+      return;
+    case MADV_PAGEOUT:
+      if (isPrivateAnonymous(vma)) splitUncovered(machine, from, to);
+      else pageOut(machine, vma, { start: from, last: to });
       return;
     case MADV_HUGEPAGE:
     case MADV_NOHUGEPAGE:

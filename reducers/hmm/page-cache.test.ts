@@ -208,3 +208,22 @@ test('a read behind the end of a file fails, and maps the neighbours nonetheless
   assert.is(lab.ask(0, READ, command(at(SHARED, 6), 1), 'EFAULT').verdict, 'match');
   assert.equal(lab.snapshot(0, SHARED, 5), [2, 2, 2, 0, 0]);
 });
+
+test('PAGEOUT takes the entries of pages of a file that nobody else maps, and leaves the pages in memory', () => {
+  const lab = withFile();
+  const pageOut = (addr: number, npages: number): unknown =>
+    lab.feed(ev('madvise', { addr, lengthBytes: npages * PAGE, advice: 21 }));
+  lab.ask(0, WRITE, command(SHARED, 3));
+  lab.ask(0, WRITE, command(at(PRIVATE, 1), 1));
+  lab.ask(0, READ, command(at(PRIVATE, 2), 1));
+  lab.ask(1, READ, command(SHARED, 3));
+  assert.equal(lab.snapshot(0, PRIVATE, 3), [1, 2, 1]);
+  lab.feed(ev('madvise', { addr: PRIVATE, lengthBytes: PAGE, advice: 4 }));
+  pageOut(SHARED, 3);
+  assert.equal(lab.snapshot(0, SHARED, 3), [0, 0, 2], 'one of them is mapped twice');
+  assert.is(lab.ask(1, READ, command(at(SHARED, 2), 1)).faults, 1, 'the page behind is told of, too');
+  pageOut(PRIVATE, 3);
+  assert.equal(lab.snapshot(0, PRIVATE, 3), [0, 2, 1], 'a copy stays');
+  lab.ask(0, READ, command(at(SHARED, 0), 1));
+  assert.equal(lab.snapshot(0, SHARED, 3), [2, 2, 2], 'they are still in memory');
+});

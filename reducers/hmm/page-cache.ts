@@ -188,3 +188,30 @@ export function unmapFile(machines: readonly Machine[], key: string, offsets: In
       if (evenCopies || piece.pte?.kind === 'file') view.machine.clear(piece.start, piece.last);
   }
 }
+
+/**
+ * MADV_PAGEOUT on pages of memory files: those that are mapped once lose their entry (`shrink_folio_list`), and stay in memory
+ * where there is no swap.
+ */
+export function pageOut(machine: Machine, vma: Vma, part: Interval): void {
+  const key = machine.fileKey(vma);
+  if (key === '' || !machine.isMemoryFile(vma)) return;
+  const views = viewsOf([machine, ...machine.kin()], key, offsetsOf(vma, part));
+  for (const piece of pieces(machine.runs, part.start, part.last)) {
+    if (piece.pte?.kind !== 'file') continue;
+    for (let page = piece.start; page <= piece.last; page = add(page, PAGE_BYTES)) {
+      const { start: offset } = offsetsOf(vma, { start: page, last: page });
+      if (mappersAt(views, offset) > 1) continue;
+      machine.invalidate(NOTIFY_CLEAR, page, add(page, PAGE_BYTES - 1));
+      machine.clear(page, add(page, PAGE_BYTES - 1));
+    }
+  }
+}
+
+/** How many mappings have an entry for a page of the file. */
+function mappersAt(views: readonly View[], offset: U64): number {
+  return views.filter((view) => {
+    if (view.offset > offset || sub(offset, view.offset) > sub(view.last, view.start)) return false;
+    return rangeAt(view.machine.runs, add(view.start, sub(offset, view.offset)))?.kind === 'file';
+  }).length;
+}
