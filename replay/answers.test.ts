@@ -164,7 +164,7 @@ function sizes(found: Case): void {
 }
 
 function compatHead(found: Case): void {
-  if (/^argsz/.test(found.failure.reason)) sizes(found);
+  if (found.failure.reason.startsWith('argsz')) sizes(found);
   else
     assert.match(found.failure.reason, /^flags 0x[0-9a-f]+, of which 0x[0-9a-f]+ is unknown: iommufd takes .+ only$/);
 }
