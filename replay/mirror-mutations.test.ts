@@ -154,6 +154,8 @@ function contradicts(
       const entry = rangeAt(mirror.ptes, page);
       const kept = rangeAt(real.ptes, page);
       if (entry === undefined || entry.bare || (kept !== undefined && kept.access === entry.access)) continue;
+      // A call that the recording shows where it begins: its own invalidation follows.
+      if (table.changes.some((change) => change.open && change.start <= page && change.last >= page)) continue;
       const pte = rangeAt(table.runs, page);
       if (rangeAt(space.vmas, page) === undefined || pte === undefined) return true;
       const cameLater = pte.since > (seqs.get(lineOf[entry.since] ?? -1) ?? Number.POSITIVE_INFINITY);
