@@ -16,6 +16,7 @@ import { Machine } from './machine.js';
 import { firstRefused } from './mirror-table.js';
 import { answerRace, RACED } from './race.js';
 import type { Mirror } from './state.js';
+import { forgetWhatItDid, unseenText } from './unseen.js';
 
 /**
  * The ioctls of a dmirror file (lib/test_hmm.c `dmirror_fops_unlocked_ioctl`). All take one struct:
@@ -51,12 +52,13 @@ export function dmirrorIoctl(call: Call): void {
   if (readable === 'no' && !call.struct.has(0, 24) && call.fail('EFAULT', 'dmirror.fault')) return;
   // Whatever the struct holds, an unknown number ends in EINVAL.
   if (command === undefined && call.fail('EINVAL', 'dmirror.command')) return;
+  const mirror = call.tx.world.mirrors.get(call.file.object);
   if (!call.struct.has(0, 24)) {
     call.unknown('payload not recorded');
+    if (mirror !== undefined) forgetWhatItDid(call, mirror, call.name);
     return;
   }
   const args = checkedArgs(call);
-  const mirror = call.tx.world.mirrors.get(call.file.object);
   if (args === undefined || command === undefined) return;
   if (mirror === undefined) {
     call.unknown('the mirror is not known');
@@ -114,9 +116,15 @@ function runOn(call: Call, mirror: Mirror, name: CommandName, args: DmirrorArgs,
     !endsEarly(call, mirror, name, args)
   ) {
     call.unknown('the range is longer than the model follows');
+    forgetWhatItDid(call, mirror, call.name);
     return;
   }
   if (name === 'write' && !inBufferAllows(call, args, own)) return;
+  const unseen = unseenText(call.tx, mirror);
+  if (unseen !== '') {
+    call.unknown(unseen);
+    return;
+  }
   const { tid, seq } = call.event;
   const race = mirror.complete ? raceOf(call.tx.world, tid, mirror.space, args) : undefined;
   const machine = Machine.of(call.tx, mirror.space, seq);

@@ -29,6 +29,7 @@ function openMirror(tx: Tx, file: OpenFile, _event: Event, process: Process): Op
     failAlloc: false,
     ptes: tx.adopt(OrderedMap.numeric<number, never>()),
     invalidations: 0,
+    unseenSince: -1,
     ignored: 0,
     recent: Object.freeze([]),
   });

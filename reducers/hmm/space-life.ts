@@ -28,8 +28,9 @@ export function forkPages(tx: Tx, parent: PageTable, childSpace: number, seq: nu
   forkUnmapped(machine, child);
   const { devices, strayed } = machine;
   const data = machine.data.freeze();
+  const { unseenSince } = parent;
   const family = kinshipOf(tx, parent);
-  tx.world.pageTables.set(childSpace, Object.freeze({ ...child, data, devices, strayed, family }));
+  tx.world.pageTables.set(childSpace, Object.freeze({ ...child, data, devices, strayed, unseenSince, family }));
   tx.openTable(tx.world.kinships, family, 'members').set(childSpace, childSpace);
   machine.store(tx);
 }

@@ -15,6 +15,8 @@ export interface Mirror {
   readonly space: number;
   /** False when it was open before the recording began: what it holds is unknown. */
   readonly complete: boolean;
+  /** `seq` of a command of which it is not known what it did; -1 for none. */
+  readonly unseenSince: number;
   /** HMM_DMIRROR_FLAG_FAIL_ALLOC is set: the next page of either kind cannot be had. */
   readonly failAlloc: boolean;
   readonly ptes: RangeMap<MirrorPte>;

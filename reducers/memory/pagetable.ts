@@ -116,6 +116,8 @@ export interface PageTable {
   readonly family: number;
   /** Shared or huge pages were moved by mremap: they are not where relatives, or their other parts, are. */
   readonly strayed: boolean;
+  /** `seq` of a device's command of which it is not known what it did to these pages; -1 for none. */
+  readonly unseenSince: number;
   /** The kernel's address of the mm, by which kernel events name the space; null while unknown. */
   readonly mm: U64 | null;
   /** The last calls that changed what is mapped, oldest first: a device call that they overlap saw some of them. */
@@ -139,6 +141,7 @@ export function pageTableOf(tx: Tx, space: number, knowledge: Knowledge): PageTa
     devices: 0,
     family: 0,
     strayed: false,
+    unseenSince: -1,
     mm: null,
     changes: Object.freeze([]),
   });

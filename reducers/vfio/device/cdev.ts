@@ -150,7 +150,8 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   const mediated = isMediated(device);
   const refused = mediated ? undefined : bindRefusal(tx, contextId, owner);
   if (refused !== undefined && predictRefusal(call, refused)) return;
-  const ownsDma = (other: VfioDevice): boolean => other.iommufd !== contextId && isBehindIommu(tx, other);
+  const ownsDma = (other: VfioDevice): boolean =>
+    isBoundUnseen(other) || (other.iommufd !== contextId && isBehindIommu(tx, other));
   if (!mediated && sharedGroupShows(call, device, NOT_OWNER_ERRNO, ownsDma)) return;
   if (!call.succeed('bind.ok')) return;
   const next = predictDeviceId(tx, contextId);
@@ -170,6 +171,11 @@ const NOT_OWNER_ERRNO = 'EPERM';
 
 function isBehindIommu(tx: Tx, { iommufd, devid }: VfioDevice): boolean {
   return tx.world.iommufds.has(iommufd) && typedObject(tx, iommufd, devid, 'device') !== undefined;
+}
+
+/** Bound to an iommufd that the recording does not show. */
+function isBoundUnseen(device: VfioDevice): boolean {
+  return device.boundFile !== 0 && device.iommufd === 0 && !isMediated(device);
 }
 
 function giveAccess(call: Call, device: VfioDevice, iommufd: number, devid: number): void {
