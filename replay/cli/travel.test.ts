@@ -45,7 +45,7 @@ test('state: at an event, at the end, a part of it', () => {
   const at = (n: string, path: string): string => iotape(['state', wrong, '--at', n, '--path', path]).stdout;
   assert.is(
     at('4', 'spaces.1.vmas'),
-    '0x7f0000000000-0x7f0000001fff: size 0x2000, prot 0x3, flags 0x22, file 0, offset 0x0, since 4,\n    traits 0\n',
+    '0x7f0000000000-0x7f0000001fff: size 0x2000, prot 0x3, flags 0x22, file 0, offset 0x7f0000000000,\n    since 4, traits 0\n',
   );
   assert.match(at('5', 'spaces.1.vmas'), /^0x7f0000001000-0x7f0000001fff: size 0x1000/);
   const json = iotape(['state', wrong, '--at', '4', '--path', 'spaces.1.vmas.0x7f0000001234', '--json']);
