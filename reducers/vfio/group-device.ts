@@ -79,14 +79,22 @@ function openNamed(call: Call, group: VfioGroup, name: string): void {
     if (group.unknownSince < 0) {
       if (refuse(call, R.noContainer)) return;
     } else call.unknown(`state of the group unknown since event ${group.unknownSince}`);
-  } else if (first && container?.backend === 'none' && refuse(call, R.noBackend)) return;
-  else if (container?.backend === 'unknown')
+  } else if (first && container?.backend === 'none') {
+    if (isUnnamedOpen(call, group))
+      call.unknown('which device of the group is open was not recorded: this one or another');
+    else if (refuse(call, R.noBackend)) return;
+  } else if (container?.backend === 'unknown')
     call.unknown(`state of the container unknown since event ${container.unknownSince}`);
   const devid = first && group.iommufd !== 0 ? bind(call, group, name) : 0;
   if (devid === REFUSED) return;
   const fd = succeedWithFd(call, 'get-device-fd.ok');
   if (fd !== undefined) open(call, group, name, devid, fd);
   else if (devid !== 0) unbind(call, group, devid);
+}
+
+/** A device is open whose name the recording lacks: of one that was open before, the container is not asked again. */
+function isUnnamedOpen(call: Call, group: VfioGroup): boolean {
+  return (call.tx.world.devices.get(unnamedDevice(group.id))?.openCount ?? 0) > 0;
 }
 
 /** {@link bind}: the prediction ends the call. */

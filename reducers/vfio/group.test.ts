@@ -373,3 +373,22 @@ test('a group that was shown to be of a mediated device takes the first name tha
   lab.good(getDevice(lab, MDEV, ''));
   lab.good(getDevice(lab, MDEV.replace('1', '2'), 'ENODEV'));
 });
+
+test('a device that is open, of which nobody knows the name, may be the one that is opened again', () => {
+  for (const [bytes, verdict] of [
+    [text(MDEV), 'match'],
+    [undefined, 'unknown'],
+  ] as const) {
+    const lab = new Lab();
+    lab.open('/dev/iommu', 3);
+    lab.open('/dev/vfio/7', 4);
+    lab.good(getDevice(lab, MDEV, 'EINVAL'));
+    lab.good(setContainer(lab, 3, ''));
+    lab.ioctl(4, GROUP_GET_DEVICE_FD, { ...(bytes === undefined ? {} : { in: bytes }), ret: 5 });
+    lab.good(lab.ioctl(4, GROUP_UNSET_CONTAINER));
+    lab.open('/dev/vfio/vfio', 6);
+    lab.good(setContainer(lab, 6, ''));
+    // Open already: the container, which has no backend, is not asked.
+    assert.is(lab.ioctl(4, GROUP_GET_DEVICE_FD, { in: text(MDEV), ret: 7 }).verdict, verdict);
+  }
+});
