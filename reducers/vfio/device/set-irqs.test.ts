@@ -282,3 +282,12 @@ test('of a driver that is not known only what all of them refuse is predicted', 
   assert.match(set(lab, 'EINVAL', [NONE | TRIGGER, INTX, 0, 1]).unknown, /driver/);
   assert.match(set(lab, 'EINVAL', [NONE | TRIGGER, MSI, 20, 1]).unknown, /driver/);
 });
+
+test('what a request did to a device of an unknown driver is not known when the driver is', () => {
+  const lab = new Lab().container();
+  lab.ioctl(4, GROUP_GET_DEVICE_FD, { ret: 5 });
+  lab.eventfd(6);
+  assert.is(set(lab, '', [EVENTFD | TRIGGER, MSIX, 0, 1], 6).verdict, 'unknown');
+  lab.ioctl(5, DEVICE_GET_INFO, { in: struct(16), out: struct(16, [4, 3], [8, 9], [12, 5]) });
+  assert.is(set(lab, '', [NONE | TRIGGER, MSIX, 0, 0]).verdict, 'unknown');
+});

@@ -43,7 +43,8 @@ export function setIrqs(call: Call): void {
   if (device.driver !== 'pci') {
     // What is refused here, all drivers refuse; mtty takes its kinds of interrupts for vectors.
     const request = validRequest(call, struct, Math.max(bounds.most, PCI_NUM_IRQS));
-    if (request !== undefined) call.unknown('the driver of the device is not known');
+    const happened = request !== undefined && call.unknown('the driver of the device is not known');
+    if (happened) patchDevice(call.tx, device.name, { unknownSince: call.event.seq });
     return;
   }
   const request = validRequest(call, struct, bounds.most);

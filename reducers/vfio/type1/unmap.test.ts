@@ -4,7 +4,15 @@ import { suite } from '../../../core/testing.js';
 import { U64_MAX } from '../../../core/u64.js';
 import { pinsOver } from '../../memory/pins.js';
 import { checkRows, DATA, type FieldAt, Lab, MDEV, MEMORY, type Row, struct } from '../testing.js';
-import { IOMMU_DIRTY_PAGES, IOMMU_UNMAP_DMA, UNMAP_ALL, UNMAP_GET_DIRTY_BITMAP, UNMAP_VADDR } from '../uapi.js';
+import {
+  GROUP_SET_CONTAINER,
+  IOMMU_DIRTY_PAGES,
+  IOMMU_UNMAP_DMA,
+  SET_IOMMU,
+  UNMAP_ALL,
+  UNMAP_GET_DIRTY_BITMAP,
+  UNMAP_VADDR,
+} from '../uapi.js';
 import { UNMAP_RULES as R } from './unmap.js';
 
 const test = suite('type1 unmap');
@@ -161,3 +169,12 @@ test('with GET_DIRTY_BITMAP every page behind a real IOMMU is dirty', () => {
 function word(value: bigint): Bytes {
   return struct(8, [0, value, 8]);
 }
+
+test('EBUSY of a container whose groups are not known shows that a device is mediated, maybe', () => {
+  const lab = new Lab();
+  lab.open('/dev/vfio/vfio', 3);
+  lab.open('/dev/vfio/7', 4);
+  lab.ioctl(4, GROUP_SET_CONTAINER, {});
+  lab.ioctl(3, SET_IOMMU, { arg: 3 });
+  assert.is(unmap(lab, 'EBUSY', [4, UNMAP_VADDR], [16, 0x1000, 8]).verdict, 'unknown');
+});

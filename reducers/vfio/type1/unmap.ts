@@ -2,7 +2,7 @@ import type { Bytes } from '../../../core/bytes.js';
 import { overlapping, rangeAt } from '../../../core/interval.js';
 import { add, lastOf, lengthOf, modPow2, type U64, U64_MAX } from '../../../core/u64.js';
 import type { Call } from '../../call.js';
-import { containerOf, hasEmulated, markMappingsUnknown, patchContainer } from '../containers.js';
+import { areGroupsKnown, containerOf, hasEmulated, markMappingsUnknown, patchContainer } from '../containers.js';
 import { isNatureOpen, learnEmulated } from '../groups.js';
 import { unpin } from '../membership.js';
 import { happenedUnseen, takeStruct } from '../payload.js';
@@ -105,8 +105,10 @@ export function unmapDma(call: Call): void {
 
 function refusedAsMediated(call: Call, container: VfioContainer): boolean {
   if (hasEmulated(call.tx, container)) return refuse(call, R.mediated);
-  if (!isNatureOpen(call.tx, container) || !call.failedByFact(R.mediated.errno, NATURE_OPEN)) return false;
-  learnEmulated(call, container);
+  const isKnown = areGroupsKnown(container);
+  if (isKnown && !isNatureOpen(call.tx, container)) return false;
+  if (!call.failedByFact(R.mediated.errno, NATURE_OPEN)) return false;
+  if (isKnown) learnEmulated(call, container);
   return true;
 }
 
