@@ -174,7 +174,9 @@ test('EBUSY of a container whose groups are not known shows that a device is med
   const lab = new Lab();
   lab.open('/dev/vfio/vfio', 3);
   lab.open('/dev/vfio/7', 4);
+  lab.open('/dev/vfio/vfio', 5);
   lab.ioctl(4, GROUP_SET_CONTAINER, {});
   lab.ioctl(3, SET_IOMMU, { arg: 3 });
+  lab.map(0, 0x2000);
   assert.is(unmap(lab, 'EBUSY', [4, UNMAP_VADDR], [16, 0x1000, 8]).verdict, 'unknown');
 });
