@@ -128,6 +128,14 @@ for (const [what, spoilt, bugs] of PLACES) {
   });
 }
 
+test('a throw over what an answer shows of a file ends the part that the file belongs to, and no other', () => {
+  const engine = new Engine({ families: broken('vfio-container', { reveals: boom }) });
+  engine.feed(session());
+  assert.equal([...engine.world.stoppedParts], [['VFIO and iommufd', 4]]);
+  assert.is(engine.bugCount, 1);
+  assert.is(engine.tally.byCall['VFIO_GET_API_VERSION']?.unknown, 2);
+});
+
 test('what a file is cannot be told by a family that throws', () => {
   const engine = new Engine({ families: { ...families, 'vfio-device': { ...families['vfio-device'], claims: boom } } });
   engine.feed(numbered([ev('exec'), ev('ioctl', { fd: 9, request: 0x3b70, arg: 0x1000, ret: 0 })]));

@@ -2,7 +2,7 @@ import { type Diagnostic, InputError } from '../core/errors.js';
 import type { Event, IoctlEvent } from '../core/event.js';
 import type { Call } from '../reducers/call.js';
 import type { Told } from '../reducers/explain.js';
-import type { Families, FileFamily } from '../reducers/family.js';
+import type { Families, FileFamily, Revealed } from '../reducers/family.js';
 import { markFdsIncomplete } from '../reducers/files/processes.js';
 import type { FileKind, OpenFile, Process } from '../reducers/files/state.js';
 import type { Tx } from '../reducers/tx.js';
@@ -92,6 +92,16 @@ export class Containment {
           family.release?.(tx, file, event);
         } catch (error) {
           this.caught(tx, event, error, part);
+        }
+      };
+    if (family.reveals !== undefined)
+      contained.reveals = (tx: Tx, file: OpenFile, event: IoctlEvent): Revealed | undefined => {
+        if (stopped(tx.world, part) !== undefined) return undefined;
+        try {
+          return family.reveals?.(tx, file, event);
+        } catch (error) {
+          this.caught(tx, event, error, part);
+          return undefined;
         }
       };
     if (family.ioctl !== undefined) contained.ioctl = this.#aroundCall((call) => family.ioctl?.(call), part);
