@@ -1,6 +1,17 @@
 import { fc } from './property.js';
 import * as assert from 'uvu/assert';
-import { carve, contains, firstGap, firstOverlap, overlapping, overlaps, rangeAt, type Interval } from './interval.js';
+import {
+  carve,
+  contains,
+  firstGap,
+  firstOverlap,
+  type Interval,
+  overlapping,
+  overlaps,
+  rangeAt,
+  trimmed,
+  unite,
+} from './interval.js';
 import { OrderedMap } from './ordered-map.js';
 import { suite } from './testing.js';
 import { add, fromBig, sub, type U64 } from './u64.js';
@@ -150,4 +161,29 @@ test('queries cost by the ranges they touch, not by those that exist', () => {
   assert.is(carve(map, 5001, 5003, counting).length, 1);
   assert.is(seen, 0, 'a range that lies inside is not trimmed');
   assert.is(map.size, 99_999);
+});
+
+test('a set of addresses joins what touches, and cuts leave the rest as it is', () => {
+  fc.assert(
+    fc.property(fc.array(fc.tuple(fc.boolean(), fc.nat(40), fc.nat(7)), { maxLength: 40 }), (edits) => {
+      const set = OrderedMap.numeric<U64, Interval>();
+      const held = new Set<number>();
+      for (const [adds, start, more] of edits) {
+        if (adds) unite(set, start, start + more);
+        else carve(set, start, start + more, trimmed);
+        for (let at = start; at <= start + more; at++) {
+          if (adds) held.add(at);
+          else held.delete(at);
+        }
+      }
+      const runs: Interval[] = [];
+      for (const at of [...held].sort((a, b) => a - b)) {
+        const before = runs.at(-1);
+        if (before?.last === at - 1) runs.splice(-1, 1, { start: before.start, last: at });
+        else runs.push({ start: at, last: at });
+      }
+      assert.equal([...set.values()], runs);
+      for (const range of set.values()) assert.ok(Object.isFrozen(range));
+    }),
+  );
 });

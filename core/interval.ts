@@ -71,6 +71,16 @@ export function put<R extends Interval>(
   map.set(from, trim(range, from, right.last));
 }
 
+/** A range as it is but for its place: the `trim` of ranges in which nothing moves with the start. */
+export function trimmed<R extends Interval>(range: R, start: U64, last: U64): R {
+  return range.start === start && range.last === last ? range : Object.freeze({ ...range, start, last });
+}
+
+/** Adds `start..last` to an open map that is a mere set of addresses: neighbours are one range. */
+export function unite(set: RangeMap<Interval>, start: U64, last: U64): void {
+  put(set, Object.freeze({ start, last }), trimmed, () => true);
+}
+
 /** The first address of `start..last` that no range holds; undefined when the ranges cover all of it. */
 export function firstGap<R extends Interval>(map: RangeMap<R>, start: U64, last: U64): U64 | undefined {
   let at = start;

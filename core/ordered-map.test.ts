@@ -164,6 +164,9 @@ test('queries agree with a sorted array', () => {
       const edited = map.edit();
       assert.is(edited.deleteRange(low, high), inside.length);
       assert.is(edited.size, sorted.length - inside.length);
+      edited.clear();
+      assert.equal([...edited], []);
+      assert.equal([...map], sorted);
     }),
     { numRuns: 300 },
   );
@@ -222,6 +225,7 @@ test('a frozen map refuses every write, an open one is its own edit', () => {
   assert.throws(() => map.delete(1), /frozen/);
   assert.throws(() => map.deleteRange(0, 9), /frozen/);
   assert.throws(() => map.insert(0, 9), /frozen/);
+  assert.throws(() => map.clear(), /frozen/);
   assert.throws(() => map.deleteIf(0, isOdd), /frozen/);
   assert.is(map.get(1), 1);
 });

@@ -166,6 +166,12 @@ export class OrderedMap<K extends Key, V> {
     return this.#tree.deleteRange(low, high, true);
   }
 
+  /** Removes everything. */
+  clear(): void {
+    if (this.#frozen) throw new Error('OrderedMap: write to a frozen snapshot');
+    this.#tree.clear();
+  }
+
   keys(): IterableIterator<K> {
     return this.#tree.keys();
   }

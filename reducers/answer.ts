@@ -36,3 +36,8 @@ export function find(notes: readonly MemNote[], addr: U64, count: number): Bytes
   }
   return undefined;
 }
+
+/** Why a call is unknown that depends on what event `seq` left open; compare.ts looks for how it ends. */
+export function unknownSinceText(what: string, seq: number): string {
+  return `${what} unknown since event ${seq}`;
+}

@@ -19,6 +19,7 @@ import type { Rule } from '../iommufd/rules.js';
 import type { AccessObject, Ioas } from '../iommufd/state.js';
 import { probeBuffer } from '../iommufd/user-buffer.js';
 import { sameMemory } from './mock-compare.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * Accesses of the self-tests (drivers/iommu/iommufd/selftest.c): an in-kernel user of an IOAS behind an fd, which the
@@ -145,7 +146,7 @@ export function destroyAccessPages(call: Call): void {
   if (!access.items.some((item) => item.id === id)) {
     // An item of areas that are not known was given out, and is not kept here.
     const since = ioasOf(call, found)?.unknownSince ?? -1;
-    if (since >= 0 && id < access.nextItem) call.unknown(`mappings unknown since event ${since}`);
+    if (since >= 0 && id < access.nextItem) call.unknown(unknownSinceText('mappings', since));
     else if (call.fail('ENOENT', 'destroy-pages.item')) return;
   }
   if (call.succeed('destroy-pages.ok')) dropItem(call.tx, contextId, access, id);
@@ -187,7 +188,7 @@ function targetIova(call: Call, found: Found, at: number, syz: boolean): U64 {
   if (!syz) return call.struct.u64(at);
   const ioas = ioasOf(call, found);
   if (ioas === undefined) return 0;
-  if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+  if (ioas.unknownSince >= 0) call.unknown(unknownSinceText('mappings', ioas.unknownSince));
   return nthAreaIova(ioas, call.struct.u32(at), call.struct.u32(at + 4));
 }
 

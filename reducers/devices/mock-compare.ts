@@ -9,6 +9,7 @@ import type { Area } from '../iommufd/state.js';
 import { fileKey, type MemoryRun, memoryRuns } from '../memory/identity.js';
 import { probePin } from '../memory/pin.js';
 import type { Tx } from '../tx.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * Whether pinned pages are those that a process sees at an address.
@@ -32,7 +33,7 @@ export function sameMemory(call: Call, contextId: number, ioasId: number, iova: 
   while (comparable === undefined || user < comparable) {
     const area = rangeAt(ioas.areas, at);
     if (area === undefined)
-      return ioas.unknownSince < 0 ? 'other' : { unknown: `mappings unknown since event ${ioas.unknownSince}` };
+      return ioas.unknownSince < 0 ? 'other' : { unknown: unknownSinceText('mappings', ioas.unknownSince) };
     const left = comparable === undefined ? last : min(last, add(at, sub(comparable, add(user, 1))));
     const end = min(left, area.last);
     const step = samePart(tx, space, area, byteAt(area, at), byteAt(area, end), user);

@@ -25,6 +25,7 @@ import { DIRTY_TEST_RULES, markDirty } from './mock-dirty.js';
 import { DMABUF_RULES, dmabufGet, dmabufRevoke } from './mock-dmabuf.js';
 import { EVENT_TEST_RULES, triggerFault, triggerVevent } from './mock-events.js';
 import { checkRefs } from './mock-refs.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * IOMMU_TEST_CMD, the self-tests' own call (drivers/iommu/iommufd/selftest.c, struct in iommufd_test.h): `op` at 4, an
@@ -97,7 +98,7 @@ function addReserved(call: Call): void {
   }
   const ioas = lookupIoas(call, s.u32(8), 'test-reserve.ioas');
   if (ioas === undefined) return;
-  if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+  if (ioas.unknownSince >= 0) call.unknown(unknownSinceText('mappings', ioas.unknownSince));
   call.trial();
   const refused = reserveIova(call.tx, ioas.id, start, last, `test:${call.event.seq}`);
   if (refused !== undefined) call.fail(refused.errno, refused.rule);

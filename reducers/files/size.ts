@@ -5,8 +5,7 @@ import type { Families } from '../family.js';
 import type { Tx } from '../tx.js';
 import { fileOfFd, processOf } from './fds.js';
 import type { OpenFile } from './state.js';
-
-const PAGE_BYTES = 4096;
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /**
  * How long a memory file is, as far as the recording tells: nothing after memfd_create, then what ftruncate

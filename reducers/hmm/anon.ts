@@ -1,4 +1,4 @@
-import { carve, firstOverlap, type Interval, put } from '../../core/interval.js';
+import { carve, firstOverlap, type Interval, put, trimmed } from '../../core/interval.js';
 import type { U64 } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import type { AnonRun } from '../memory/pagetable.js';
@@ -21,20 +21,15 @@ export function noteAnon(machine: Machine, { start, last, flags }: Vma): void {
 }
 
 export function putAnon(machine: Machine, run: AnonRun): void {
-  put(machine.anonToWrite(), Object.freeze(run), trimAnon, (a, b) => a.moved === b.moved);
+  put(machine.anonToWrite(), Object.freeze(run), trimmed, (a, b) => a.moved === b.moved);
 }
 
 /** A range is not mapped any more, or goes to another place. */
 export function dropAnon(machine: Machine, start: U64, last: U64): void {
-  if (firstOverlap(machine.anon, start, last) !== undefined) carve(machine.anonToWrite(), start, last, trimAnon);
+  if (firstOverlap(machine.anon, start, last) !== undefined) carve(machine.anonToWrite(), start, last, trimmed);
 }
 
 /** Whether a mapping ever got a page of its own. */
 export function hasAnon(machine: Machine, { start, last }: Interval): boolean {
   return firstOverlap(machine.anon, start, last) !== undefined;
-}
-
-/** A part of a run. */
-export function trimAnon(run: AnonRun, start: U64, last: U64): AnonRun {
-  return Object.freeze({ ...run, start, last });
 }

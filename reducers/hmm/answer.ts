@@ -12,6 +12,7 @@ import type { Machine } from './machine.js';
 import type { Mirror } from './state.js';
 import { followContents, spoilBuffer } from './copies.js';
 import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './trials.js';
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /**
  * From the outcomes of a command, one for each state that the memory may be in, to what the call answers, and which of
@@ -22,7 +23,6 @@ import { adoptSnapshot, alike, snapshotBytes, type Trial, tryCommand } from './t
 export const KERNEL_DIES = 'the kernel dies in this call: the device touches an entry without memory behind it';
 
 const STRUCT_BYTES = 40;
-const PAGE_BYTES = 4096;
 
 /** The argument of a command, checked. */
 export interface DmirrorArgs extends Range {

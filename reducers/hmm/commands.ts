@@ -1,7 +1,7 @@
 import { firstGap, type Interval } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
-import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
+import { MAP_SHARED, PROT_WRITE, PAGE_BYTES } from '../memory/flags.js';
+import { type Pte, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { type Machine, NOTIFY_EXCLUSIVE, type WorkMirror } from './machine.js';
 import { migrateToDevice, migrateToSystem } from './migrate.js';

@@ -1,7 +1,8 @@
-import { carve, overlapping, put, type RangeMap } from '../../core/interval.js';
+import { carve, overlapping, put, type RangeMap, trimmed } from '../../core/interval.js';
 import { add, alignDown, max, min, modPow2, sub, type U64 } from '../../core/u64.js';
-import { type DataRun, PAGE_BYTES } from '../memory/pagetable.js';
+import { type DataRun } from '../memory/pagetable.js';
 import type { Machine } from './machine.js';
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /**
  * Which pages hold nothing but zeros, as far as calls tell.
@@ -14,10 +15,6 @@ import type { Machine } from './machine.js';
 
 /** Of a page of which nothing is known. */
 export const UNKNOWN_DATA = -1;
-
-function trim(run: DataRun, start: U64, last: U64): DataRun {
-  return run.start === start && run.last === last ? run : Object.freeze({ ...run, start, last });
-}
 
 function same(a: DataRun, b: DataRun): boolean {
   return a.upto === b.upto;
@@ -50,8 +47,8 @@ export function heldIn(data: RangeMap<DataRun>, start: U64, last: U64): Held[] {
 /** The pages of a range hold data up to a byte from now on. */
 export function hold(data: RangeMap<DataRun>, start: U64, last: U64, upto: number): void {
   if (upto === 0) {
-    if (data.size > 0) carve(data, start, last, trim);
-  } else put(data, Object.freeze({ start, last, upto }), trim, same);
+    if (data.size > 0) carve(data, start, last, trimmed);
+  } else put(data, Object.freeze({ start, last, upto }), trimmed, same);
 }
 
 /** Memory is new: it holds zeros. */

@@ -1,6 +1,6 @@
 import type { RangeMap } from '../../core/interval.js';
 import { add, alignDown, lastOf, mul, type U64 } from '../../core/u64.js';
-import { type DataRun, PAGE_BYTES } from '../memory/pagetable.js';
+import { type DataRun } from '../memory/pagetable.js';
 import type { AddressSpace } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import type { DmirrorArgs } from './answer.js';
@@ -9,6 +9,7 @@ import { copyHeld, type Held, heldIn, hold, holdBytes, UNKNOWN_DATA } from './co
 import type { Machine } from './machine.js';
 import type { Mirror } from './state.js';
 import { snapshotBytes, type Trial } from './trials.js';
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /**
  * What commands copy between the device and the caller's buffer, as far as it is known to be zeros: READ, MIGRATE_TO_DEV

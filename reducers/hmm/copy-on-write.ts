@@ -1,9 +1,10 @@
 import type { Interval } from '../../core/interval.js';
 import { max, min, sub } from '../../core/u64.js';
-import { newPte, PAGE_BYTES, type Pte, type PteRun, setRun } from '../memory/pagetable.js';
+import { newPte, type Pte, type PteRun, setRun } from '../memory/pagetable.js';
 import { VMA_HUGETLB, type Vma } from '../memory/state.js';
 import { type Machine, NOTIFY_CLEAR } from './machine.js';
 import { entriesOf, mappersOf, partsOf, splitEntries } from './sharing.js';
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /**
  * A write to a page that may not be written to, in memory that may (mm/memory.c `do_wp_page`, mm/huge_memory.c

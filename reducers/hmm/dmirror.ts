@@ -17,6 +17,7 @@ import { firstRefused } from './mirror-table.js';
 import { answerRace, RACED } from './race.js';
 import type { Mirror } from './state.js';
 import { forgetWhatItDid, unseenText } from './unseen.js';
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /**
  * The ioctls of a dmirror file (lib/test_hmm.c `dmirror_fops_unlocked_ioctl`). All take one struct:
@@ -26,7 +27,6 @@ import { forgetWhatItDid, unseenText } from './unseen.js';
  */
 
 const STRUCT_BYTES = 40;
-const PAGE_BYTES = 4096;
 /** No machine has memory for a copy of so many pages (1 TiB). */
 const BOUNCE_NEVER = 2 ** 28;
 /** Up to this many pages the model follows the steps of the kernel one by one; a longer range may end at a hole before. */

@@ -8,7 +8,7 @@ import {
   type MirrorMapEvent,
   type MirrorUnmapEvent,
 } from '../../core/event.js';
-import { overlapping, put, type RangeMap, rangeAt } from '../../core/interval.js';
+import { overlapping, put, type RangeMap, rangeAt, trimmed } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { max, min, type U64 } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
@@ -17,7 +17,7 @@ import { newPte, type Pte, type PteRun, pieces, setRun } from '../memory/pagetab
 import type { AddressSpace } from '../memory/state.js';
 import type { Tx } from '../tx.js';
 import { takesRights } from './machine.js';
-import { dropEntries, trimPte } from './mirror-table.js';
+import { dropEntries } from './mirror-table.js';
 import {
   beginningOf,
   clearedSince,
@@ -127,7 +127,7 @@ function map(tx: Tx, event: MirrorMapEvent): void {
   const same = driver === known.driver && owner === known.owner;
   putMirror(tx, mm, same ? known : Object.freeze({ ...known, driver, owner }));
   const pte: DriverPte = Object.freeze({ start, last, access: accessOf(event.flags), memory, since: seq });
-  put(openMirror(tx, mm, known.id, 'ptes'), pte, trimPte, equal);
+  put(openMirror(tx, mm, known.id, 'ptes'), pte, trimmed, equal);
   const places = openPlaces(tx, mm);
   if (places !== undefined) cover(places, start, last, known.id);
   teach(tx, mm, known, pte);
@@ -162,10 +162,10 @@ function noteTold(tx: Tx, event: MirrorInvalidateEvent | MirrorUnmapEvent, numbe
   const clears = within !== undefined && !takesRights(within.type);
   const before = clears ? [] : overlapping(told, start, last).filter(({ cleared }) => cleared >= 0);
   const entry = { number, invalidation, cleared: clears ? since : -1, since };
-  put(told, Object.freeze({ start, last, ...entry }), trimPte, () => false);
+  put(told, Object.freeze({ start, last, ...entry }), trimmed, () => false);
   for (const was of before) {
     const part = { start: max(was.start, start), last: min(was.last, last) };
-    put(told, Object.freeze({ ...part, ...entry, cleared: was.cleared }), trimPte, () => false);
+    put(told, Object.freeze({ ...part, ...entry, cleared: was.cleared }), trimmed, () => false);
   }
   if (number === null && within !== undefined) noteCallback(tx, event.mm, within, event.mirror);
 }

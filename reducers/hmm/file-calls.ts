@@ -1,5 +1,5 @@
 import type { IoEvent, OtherEvent } from '../../core/event.js';
-import { carve, type Interval, put } from '../../core/interval.js';
+import { carve, type Interval, trimmed, unite } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, sub, type U64 } from '../../core/u64.js';
 import type { Families } from '../family.js';
@@ -28,7 +28,7 @@ export function fileWritten(tx: Tx, event: IoEvent, families: Families): void {
   if (file === undefined || !keepsPages(file)) return;
   const start = alignDown(event.offset, PAGE_BYTES);
   const last = add(alignDown(sub(add(event.offset, event.ret), 1), PAGE_BYTES), PAGE_BYTES - 1);
-  put(cacheOf(tx, fileKey(tx, file.id)), Object.freeze({ start, last }), trim, () => true);
+  unite(cacheOf(tx, fileKey(tx, file.id)), start, last);
 }
 
 /** Whether a call of its name may take pages from a file; see {@link fileCut}. */
@@ -49,7 +49,7 @@ export function fileCut(tx: Tx, event: OtherEvent, families: Families): void {
     .flatMap((space) => Machine.of(tx, space, event.seq) ?? []);
   unmapFile(machines, key, taken, taken.evenCopies);
   for (const machine of machines) machine.store(tx);
-  if (tx.world.pageCaches.has(key)) carve(cacheOf(tx, key), taken.start, taken.last, trim);
+  if (tx.world.pageCaches.has(key)) carve(cacheOf(tx, key), taken.start, taken.last, trimmed);
 }
 
 function keepsPages(file: OpenFile): boolean {
@@ -66,8 +66,4 @@ function cacheOf(tx: Tx, key: string): OrderedMap<U64, Interval> {
   if (!tx.world.pageCaches.has(key))
     tx.world.pageCaches.set(key, Object.freeze({ key, pages: tx.adopt(OrderedMap.numeric<U64, Interval>()) }));
   return tx.openTable(tx.world.pageCaches, key, 'pages');
-}
-
-function trim(_range: Interval, start: U64, last: U64): Interval {
-  return Object.freeze({ start, last });
 }

@@ -1,13 +1,12 @@
 import { firstOverlap, type Interval, overlapping, type RangeMap, rangeAt } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, alignUp, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
-import { MAP_SHARED } from '../memory/flags.js';
+import { MAP_SHARED, PAGE_BYTES } from '../memory/flags.js';
 import { fileKey } from '../memory/identity.js';
 import {
   type AnonRun,
   clearRuns,
   type DataRun,
-  PAGE_BYTES,
   type PageTable,
   type PteRun,
   pageTableOf,

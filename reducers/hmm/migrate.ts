@@ -1,7 +1,7 @@
 import type { Interval } from '../../core/interval.js';
 import { add, min, sub, type U64 } from '../../core/u64.js';
-import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { newPte, PAGE_BYTES, type Pte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
+import { PROT_READ, PROT_WRITE, PAGE_BYTES } from '../memory/flags.js';
+import { newPte, type Pte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
 import { VMA_HUGETLB, VMA_PFNMAP, type Vma } from '../memory/state.js';
 import { noteAnon } from './anon.js';
 import { holdNothing } from './contents.js';

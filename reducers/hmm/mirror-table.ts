@@ -1,5 +1,5 @@
 import type { Interval, RangeMap } from '../../core/interval.js';
-import { carve, firstGap, overlapping, put } from '../../core/interval.js';
+import { carve, firstGap, overlapping, put, trimmed } from '../../core/interval.js';
 import { max, min, sub, type U64 } from '../../core/u64.js';
 import type { MirrorEntry, MirrorPte } from './state.js';
 
@@ -8,19 +8,15 @@ import type { MirrorEntry, MirrorPte } from './state.js';
  * Each operation costs O(log n) plus the runs touched.
  */
 
-export function trimPte<P extends Interval>(pte: P, start: U64, last: U64): P {
-  return pte.start === start && pte.last === last ? pte : Object.freeze({ ...pte, start, last });
-}
-
 /** Takes all entries of a range away, as an invalidation does. Gives what was touched, as it was. */
 export function dropEntries<P extends Interval>(ptes: RangeMap<P>, start: U64, last: U64): readonly P[] {
-  return carve(ptes, start, last, trimPte);
+  return carve(ptes, start, last, trimmed);
 }
 
 /** Puts equal entries into a range and joins them with equal neighbours. */
 export function putEntries(ptes: RangeMap<MirrorPte>, start: U64, last: U64, entry: MirrorEntry): void {
   const { access, bare, since } = entry;
-  put(ptes, Object.freeze({ start, last, access, bare, since }), trimPte, equal);
+  put(ptes, Object.freeze({ start, last, access, bare, since }), trimmed, equal);
 }
 
 function equal(a: MirrorEntry, b: MirrorEntry): boolean {
@@ -29,7 +25,7 @@ function equal(a: MirrorEntry, b: MirrorEntry): boolean {
 
 /** The entries in a range, cut to it, in order; holes are left out. */
 export function entriesIn(ptes: RangeMap<MirrorPte>, start: U64, last: U64): MirrorPte[] {
-  return overlapping(ptes, start, last).map((pte) => trimPte(pte, max(pte.start, start), min(pte.last, last)));
+  return overlapping(ptes, start, last).map((pte) => trimmed(pte, max(pte.start, start), min(pte.last, last)));
 }
 
 /** The first address of the range that the device may not read (`write` false) or write; undefined when there is none. */
@@ -44,6 +40,6 @@ export function firstRefused(ptes: RangeMap<MirrorPte>, start: U64, last: U64, w
 
 /** The first entry of the range without memory behind it, or undefined. */
 export function firstBare(ptes: RangeMap<MirrorPte>, start: U64, last: U64): MirrorPte | undefined {
-  for (const pte of overlapping(ptes, start, last)) if (pte.bare) return trimPte(pte, max(pte.start, start), pte.last);
+  for (const pte of overlapping(ptes, start, last)) if (pte.bare) return trimmed(pte, max(pte.start, start), pte.last);
   return undefined;
 }

@@ -1,7 +1,7 @@
-import { carve, type Interval, overlapping, put, rangeAt } from '../../core/interval.js';
+import { carve, type Interval, overlapping, rangeAt, trimmed, unite } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64, U64_MAX } from '../../core/u64.js';
-import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { newPte, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
+import { MAP_SHARED, PROT_WRITE, PAGE_BYTES } from '../memory/flags.js';
+import { newPte, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import type { Vma } from '../memory/state.js';
 import { noteAnon } from './anon.js';
 import { hold, UNKNOWN_DATA } from './contents.js';
@@ -86,12 +86,8 @@ function offsetsOf(vma: Vma, { start, last }: Interval): Interval {
   return { start: of(start), last: of(last) };
 }
 
-function trim<R extends Interval>(range: R, start: U64, last: U64): R {
-  return Object.freeze({ ...range, start, last });
-}
-
 function cachePages(machine: Machine, key: string, { start, last }: Interval): void {
-  put(machine.cacheToWrite(key), Object.freeze({ start, last }), trim, () => true);
+  unite(machine.cacheToWrite(key), start, last);
 }
 
 /** The parts of a range of a mapping whose pages are in the cache. */
@@ -174,7 +170,7 @@ export function removePages(machine: Machine, vma: Vma, part: Interval): void {
   if (key === '') return;
   const offsets = offsetsOf(vma, part);
   unmapFile([machine, ...machine.kin()], key, offsets, false);
-  carve(machine.cacheToWrite(key), offsets.start, offsets.last, trim);
+  carve(machine.cacheToWrite(key), offsets.start, offsets.last, trimmed);
 }
 
 /**

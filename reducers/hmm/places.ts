@@ -1,6 +1,5 @@
-import { carve, type Interval, overlapping, put, type RangeMap } from '../../core/interval.js';
+import { carve, type Interval, overlapping, put, type RangeMap, trimmed } from '../../core/interval.js';
 import { add, max, min, sub, type U64 } from '../../core/u64.js';
-import { trimPte } from './mirror-table.js';
 
 /**
  * Which mirrors of an mm have entries where: an index, so that an invalidation costs nothing for mirrors elsewhere (with
@@ -41,13 +40,13 @@ export function uncover(places: RangeMap<Place>, start: U64, last: U64, id: U64)
     const from = max(place.start, start);
     const to = min(place.last, last);
     const others = place.mirrors.filter((other) => other !== id);
-    if (others.length === 0) carve(places, from, to, trimPte);
+    if (others.length === 0) carve(places, from, to, trimmed);
     else putPlace(places, from, to, Object.freeze(others));
   }
 }
 
 function putPlace(places: RangeMap<Place>, start: U64, last: U64, mirrors: readonly U64[]): void {
-  put(places, Object.freeze({ start, last, mirrors }), trimPte, joins);
+  put(places, Object.freeze({ start, last, mirrors }), trimmed, joins);
 }
 
 /** The mirrors that have entries in a range, each once, in the order of their places. */

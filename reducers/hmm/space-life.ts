@@ -1,11 +1,11 @@
-import { firstOverlap, overlapping, put } from '../../core/interval.js';
+import { firstOverlap, overlapping, put, trimmed, unite } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { U64_MAX } from '../../core/u64.js';
 import { MAP_SHARED } from '../memory/flags.js';
 import { type PageTable, type Pte, pageTableOf, pieces, setRun } from '../memory/pagetable.js';
 import { VMA_DONTFORK, VMA_WIPEONFORK, type Vma } from '../memory/state.js';
 import type { Tx } from '../tx.js';
-import { hasAnon, trimAnon } from './anon.js';
+import { hasAnon } from './anon.js';
 import { actOn, Machine, NOTIFY_PROTECTION_PAGE, NOTIFY_RELEASE } from './machine.js';
 import { restoreExclusive } from './touch.js';
 
@@ -59,14 +59,8 @@ function forkVma(machine: Machine, child: PageTable, vma: Vma): void {
   if (!own && !hasAnon(machine, vma)) return;
   const { start: from, last: to } = vma;
   const moved = firstOverlap(machine.anon, from, to)?.moved ?? 0;
-  put(child.anon, Object.freeze({ start: from, last: to, moved }), trimAnon, (a, b) => a.moved === b.moved);
-  for (const { start, last } of overlapping(machine.tables, from, to))
-    put(
-      child.tables,
-      Object.freeze({ start, last }),
-      (_, low, high) => Object.freeze({ start: low, last: high }),
-      () => true,
-    );
+  put(child.anon, Object.freeze({ start: from, last: to, moved }), trimmed, (a, b) => a.moved === b.moved);
+  for (const { start, last } of overlapping(machine.tables, from, to)) unite(child.tables, start, last);
   machine.invalidate(NOTIFY_PROTECTION_PAGE, vma.start, vma.last);
   for (const piece of held) if (piece.pte?.kind === 'exclusive') restoreExclusive(machine, vma, piece, piece.pte);
   for (const { start, last, pte } of pieces(machine.runs, vma.start, vma.last)) {

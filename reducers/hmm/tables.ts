@@ -1,4 +1,4 @@
-import { carve, firstOverlap, type Interval, overlapping, put } from '../../core/interval.js';
+import { carve, firstOverlap, type Interval, overlapping, trimmed, unite } from '../../core/interval.js';
 import { add, alignDown, alignUp, max, sub, type U64, U64_MAX } from '../../core/u64.js';
 import { HUGE_BYTES, pieces } from '../memory/pagetable.js';
 import type { Machine } from './machine.js';
@@ -33,15 +33,14 @@ export function keepTables(machine: Machine, start: U64, last: U64): void {
 
 /** The blocks that a range touches have tables. */
 export function addTables(machine: Machine, start: U64, last: U64): void {
-  const blocks = { start: blockAround(start).start, last: blockAround(last).last };
-  put(machine.tablesToWrite(), Object.freeze(blocks), trim, () => true);
+  unite(machine.tablesToWrite(), blockAround(start).start, blockAround(last).last);
 }
 
 /** Tables of the blocks that lie in a range go. */
 export function dropTables(machine: Machine, start: U64, last: U64): void {
   const from = alignUp(start, HUGE_BYTES);
   const end = last === U64_MAX ? last : alignDown(add(last, 1), HUGE_BYTES);
-  if (machine.tables.size > 0 && end > from) carve(machine.tablesToWrite(), from, sub(end, 1), trim);
+  if (machine.tables.size > 0 && end > from) carve(machine.tablesToWrite(), from, sub(end, 1), trimmed);
 }
 
 /** A range is unmapped: so go the tables of blocks in which nothing is mapped any more. */
@@ -55,8 +54,4 @@ export function freeTables(machine: Machine, start: U64, last: U64): void {
   const from = lowFree && (highFree || low.start !== high.start) ? low.start : add(low.last, 1);
   const to = highFree ? high.last : sub(high.start, 1);
   if (from < to) dropTables(machine, max(from, 0), to);
-}
-
-function trim(_range: Interval, start: U64, last: U64): Interval {
-  return Object.freeze({ start, last });
 }

@@ -1,7 +1,7 @@
 import { firstOverlap, type Interval } from '../../core/interval.js';
 import { add, alignDown, max, min, sub, type U64 } from '../../core/u64.js';
-import { MAP_SHARED, PROT_WRITE } from '../memory/flags.js';
-import { HUGE_BYTES, newPte, PAGE_BYTES, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
+import { MAP_SHARED, PROT_WRITE, PAGE_BYTES } from '../memory/flags.js';
+import { HUGE_BYTES, newPte, type PteRun, pieceAt, setRun } from '../memory/pagetable.js';
 import { VMA_GUARD, VMA_HUGETLB, VMA_NOHUGEPAGE, type Vma } from '../memory/state.js';
 import { noteAnon } from './anon.js';
 import { hold, holdNothing, UNKNOWN_DATA } from './contents.js';

@@ -1,7 +1,7 @@
 import type { Bytes } from '../../core/bytes.js';
 import { alignDown, max, min, type U64 } from '../../core/u64.js';
-import { PROT_READ, PROT_WRITE } from '../memory/flags.js';
-import { clearRuns, HUGE_BYTES, newPte, PAGE_BYTES, type Pte, pieces, setRun } from '../memory/pagetable.js';
+import { PROT_READ, PROT_WRITE, PAGE_BYTES } from '../memory/flags.js';
+import { clearRuns, HUGE_BYTES, newPte, type Pte, pieces, setRun } from '../memory/pagetable.js';
 import type { Vma } from '../memory/state.js';
 import { corrected, type Subject } from './devices.js';
 import { type CommandName, type Outcome, type Range, runCommand, snapshotByte } from './commands.js';

@@ -30,10 +30,7 @@ function forgetPages(tx: Tx, space: number, seq: number): void {
   if (table !== undefined) tx.world.pageTables.set(space, Object.freeze({ ...table, unseenSince: seq }));
   for (const mirror of [...tx.world.mirrors.values()]) {
     if (mirror.space !== space) continue;
-    const ptes = tx.openTable(tx.world.mirrors, mirror.id, 'ptes');
-    const first = ptes.firstKey();
-    const last = ptes.lastKey();
-    if (first !== undefined && last !== undefined) ptes.deleteRange(first, last);
+    tx.openTable(tx.world.mirrors, mirror.id, 'ptes').clear();
     const now = tx.world.mirrors.get(mirror.id) ?? mirror;
     tx.world.mirrors.set(mirror.id, Object.freeze({ ...now, unseenSince: seq }));
   }

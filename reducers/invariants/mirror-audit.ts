@@ -6,8 +6,8 @@ import { knownProcessOf } from '../files/processes.js';
 import { anyMirrored, auditMirrors, type Fault, filledUnderWay, mayContradict, type Problem } from '../hmm/audit.js';
 import { leftBehind, mayLeaveBehind, mayStay, storedWrongly } from '../hmm/audit-driver.js';
 import { inMotion, invalidatedJustNow } from '../hmm/notified.js';
-import { lastOfPages } from '../memory/flags.js';
-import { PAGE_BYTES, type PageTable } from '../memory/pagetable.js';
+import { lastOfPages, PAGE_BYTES } from '../memory/flags.js';
+import { type PageTable } from '../memory/pagetable.js';
 import type { World } from '../world.js';
 
 /**

@@ -26,6 +26,7 @@ import { byteAt, lookUpPage, touchSlice } from './pages.js';
 import { Checks, notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { AccessItem, AccessObject, Area, Ioas } from './state.js';
 import { releaseContextIfDone } from './teardown.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * In-kernel users of an IOAS (`struct iommufd_access`, drivers/iommu/iommufd/device.c): mediated devices, HW queues
@@ -111,7 +112,7 @@ export function refusedUnseen(call: Call, contextId: number, ioasId: number): bo
   const since = typedObject(call.tx, contextId, ioasId, 'ioas')
     ? ioasOfObject(call.tx, contextId, ioasId).unknownSince
     : -1;
-  return since >= 0 && call.failedByFact('EADDRINUSE', `mappings unknown since event ${since}`);
+  return since >= 0 && call.failedByFact('EADDRINUSE', unknownSinceText('mappings', since));
 }
 
 /** Ends an access: lets go of all pages, detaches, frees its id. */
@@ -158,7 +159,7 @@ function cover(ioas: Ioas, iova: U64, last: U64, parts: Part[]): boolean {
 }
 
 function gap(ioas: Ioas): Refusal {
-  return ioas.unknownSince < 0 ? GAP : notKnown(`mappings unknown since event ${ioas.unknownSince}`, GAP.errno);
+  return ioas.unknownSince < 0 ? GAP : notKnown(unknownSinceText('mappings', ioas.unknownSince), GAP.errno);
 }
 
 function rangeOf(access: AccessObject, iova: U64, length: U64): U64 | Refusal {

@@ -5,6 +5,7 @@ import { contextOf, ioasByKey, objectsUnknown } from './context.js';
 import { countHeld, NOT_HELD } from './held-pages.js';
 import type { Rule } from './rules.js';
 import type { Area, IoPages } from './state.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * IOAS_CHANGE_PROCESS (drivers/iommu/iommufd/ioas.c): hands all memory of a context to the calling process, for a program that
@@ -35,7 +36,7 @@ export function changeProcess(call: Call): void {
   for (const object of context.objects.values()) if (object.type === 'ioas') keys.push(object.ioas);
   for (const key of keys) {
     const ioas = ioasByKey(tx, key);
-    if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+    if (ioas.unknownSince >= 0) call.unknown(unknownSinceText('mappings', ioas.unknownSince));
     for (const area of ioas.areas.values())
       if (area.pages.kind !== 'file' && call.fail('EINVAL', 'change-process.user-memory')) return;
   }

@@ -16,6 +16,7 @@ import { type Refusal, type Rule, refusal } from './rules.js';
 import type { Area, Ioas } from './state.js';
 import { executeUnmap, planUnmap } from './unmap.js';
 import { probeBuffer } from './user-buffer.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * VFIO's container calls on /dev/iommu (drivers/iommu/iommufd/vfio_compat.c). They work on the compatibility IOAS,
@@ -87,7 +88,7 @@ function compatIoas(call: Call): Ioas | undefined {
   const context = contextOf(call.tx, call.file.object);
   const object = typedObject(call.tx, context.id, context.vfioIoas, 'ioas');
   if (object !== undefined) return ioasByKey(call.tx, object.ioas);
-  if (context.unknownSince >= 0) call.unknown(`objects unknown since event ${context.unknownSince}`);
+  if (context.unknownSince >= 0) call.unknown(unknownSinceText('objects', context.unknownSince));
   else call.fail('ENODEV', 'compat.no-ioas');
   return undefined;
 }
@@ -110,7 +111,7 @@ function checkExtension(call: Call): void {
       );
       const { unknownSince } = contextOf(call.tx, call.file.object);
       if (mock) call.succeed('compat.extension', 0);
-      else if (unknownSince >= 0) call.unknown(`objects unknown since event ${unknownSince}`);
+      else if (unknownSince >= 0) call.unknown(unknownSinceText('objects', unknownSince));
       else if (ioas.hwpts.length === 0) call.succeed('compat.extension', 1);
       else learnedExtension(call, 'iommu/cache_coherency');
       return;
@@ -263,7 +264,7 @@ function getInfo(call: Call): void {
   if (argsz < INFO_MIN_BYTES && call.fail('EINVAL', 'compat-info.argsz')) return;
   const ioas = compatIoas(call);
   if (ioas === undefined) return;
-  if (ioas.unknownSince >= 0) call.unknown(`reserved ranges unknown since event ${ioas.unknownSince}`);
+  if (ioas.unknownSince >= 0) call.unknown(unknownSinceText('reserved ranges', ioas.unknownSince));
   if (!call.succeed('compat-info.ok')) return;
   if (ioas.unknownHardware.length > 0 && !learnInfo(call, ioas, argsz)) return;
   tellInfo(call, ioasByKey(call.tx, ioas.id), argsz);

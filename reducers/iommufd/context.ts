@@ -5,6 +5,7 @@ import { ORDER_UNKNOWN } from '../compare.js';
 import { underWayElsewhere } from '../in-flight.js';
 import type { Tx } from '../tx.js';
 import type { BoundDevice, Ioas, IoasObject, IommufdContext, IommuObject, ObjectType } from './state.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * The object table of a context (drivers/iommu/iommufd/main.c).
@@ -144,7 +145,7 @@ export function markContextUnknown(tx: Tx, contextId: number, seq: number): void
 
 /** Why a call is unknown that depends on objects which the recording may not show. */
 export function objectsUnknown(since: number): string {
-  return `objects unknown since event ${since}`;
+  return unknownSinceText('objects', since);
 }
 
 /** Predicts for an id that no object has (or one of another type): ENOENT, or unknown where the past is. */

@@ -1,5 +1,5 @@
 import type { RangeMap } from '../../core/interval.js';
-import { carve, type Interval } from '../../core/interval.js';
+import { carve, type Interval, trimmed } from '../../core/interval.js';
 import { add, max, min, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
 import { patchObject, typedObject } from './context.js';
@@ -10,15 +10,11 @@ import type { Ioas, PagingHwpt } from './state.js';
  * shares what did not change.
  */
 
-function trim(_range: Interval, start: U64, last: U64): Interval {
-  return Object.freeze({ start, last });
-}
-
 export function addRange(set: RangeMap<Interval>, start: U64, last: U64): RangeMap<Interval> {
   const open = set.edit();
   let from = start;
   let to = last;
-  for (const old of carve(open, start, last, trim)) {
+  for (const old of carve(open, start, last, trimmed)) {
     from = min(from, old.start);
     to = max(to, old.last);
   }
@@ -31,7 +27,7 @@ export function addRange(set: RangeMap<Interval>, start: U64, last: U64): RangeM
 export function removeRange(set: RangeMap<Interval>, start: U64, last: U64): RangeMap<Interval> {
   if (set.size === 0) return set;
   const open = set.edit();
-  carve(open, start, last, trim);
+  carve(open, start, last, trimmed);
   return open.freeze();
 }
 

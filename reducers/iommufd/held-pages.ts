@@ -1,4 +1,4 @@
-import { carve, type Interval, overlapping, type RangeMap } from '../../core/interval.js';
+import { carve, type Interval, overlapping, type RangeMap, trimmed } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, div, lengthOf, max, min, mul, sub, type U64 } from '../../core/u64.js';
 import { watchMemory } from '../memory/identity.js';
@@ -40,7 +40,7 @@ export function heldRuns(tx: Tx, area: Area, span: Interval): HeldRun[] {
   const shared = tx.world.sharedPages.get(area.pages.id);
   if (shared !== undefined)
     return overlapping(shared.runs, span.start, span.last).map((run) =>
-      trimRun(run, max(run.start, span.start), min(run.last, span.last)),
+      trimmed(run, max(run.start, span.start), min(run.last, span.last)),
     );
   if (area.pinnedSince < 0) return [];
   return [{ start: span.start, last: span.last, domains: 1, accesses: 0, since: area.pinnedSince }];
@@ -182,10 +182,6 @@ export function letForAccess(tx: Tx, area: Area, firstByte: U64, lastByte: U64):
 
 // ---- counting who holds what --------------------------------------------------------------------------------
 
-function trimRun(run: HeldRun, start: U64, last: U64): HeldRun {
-  return Object.freeze({ ...run, start, last });
-}
-
 function isShared(tx: Tx, pages: IoPages): boolean {
   return tx.world.sharedPages.size > 0 && tx.world.sharedPages.has(pages.id);
 }
@@ -197,7 +193,7 @@ function isShared(tx: Tx, pages: IoPages): boolean {
 function hold(tx: Tx, pagesId: number, span: Interval, who: 'domains' | 'accesses', by: 1 | -1, seq: number): number {
   let change = 0;
   const runs: RangeMap<HeldRun> = tx.openTable<number, SharedPages, 'runs'>(tx.world.sharedPages, pagesId, 'runs');
-  const held = carve(runs, span.start, span.last, trimRun);
+  const held = carve(runs, span.start, span.last, trimmed);
   let at = span.start;
   const fresh = (last: U64): void => {
     if (by < 0) return;

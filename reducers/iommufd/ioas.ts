@@ -3,7 +3,7 @@ import { firstOverlap, type Interval } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, mul, type U64 } from '../../core/u64.js';
 import type { Call } from '../call.js';
-import { find } from '../answer.js';
+import { find, unknownSinceText } from '../answer.js';
 import {
   addIoas,
   contextOf,
@@ -77,7 +77,7 @@ export function iovaRanges(call: Call): void {
     return;
   }
   if (ioas.unknownSince >= 0) {
-    call.unknown(`reserved ranges unknown since event ${ioas.unknownSince}`);
+    call.unknown(unknownSinceText('reserved ranges', ioas.unknownSince));
     return;
   }
   writeRanges(call, ioas, [...usableRanges(ioas)], capacity, array);
@@ -163,7 +163,7 @@ export function allowIovas(call: Call): void {
     if (inDoubt !== undefined) predictRefusal(call, inDoubt);
   }
   const since = ioas.unknownSince;
-  if (since >= 0 && call.failedByFact('EADDRINUSE', `reserved ranges unknown since event ${since}`)) return;
+  if (since >= 0 && call.failedByFact('EADDRINUSE', unknownSinceText('reserved ranges', since))) return;
   if (call.succeed('allow-iovas.ok')) patchIoas(call.tx, ioas.id, { allowed: call.tx.adopt(ranges) });
 }
 
@@ -207,7 +207,7 @@ export function vfioIoas(call: Call): void {
   switch (s.u16(8)) {
     case VFIO_IOAS_GET: {
       const { vfioIoas: id, unknownSince } = contextOf(tx, contextId);
-      if (id === 0 && unknownSince >= 0) call.unknown(`objects unknown since event ${unknownSince}`);
+      if (id === 0 && unknownSince >= 0) call.unknown(unknownSinceText('objects', unknownSince));
       else if (id === 0) call.fail('ENODEV', 'vfio-ioas.none');
       else if (call.succeed('vfio-ioas.ok')) call.out32(4, id, 'ioas_id');
       if (id === 0) adoptCompatIoas(call);

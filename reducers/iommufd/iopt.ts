@@ -21,6 +21,7 @@ import { ioasByKey, patchIoas } from './context.js';
 import { gapsAround, giveGap, lowestGap, takeGap } from './gaps.js';
 import { Checks, notKnown, type Refusal, type Rule, refusal } from './rules.js';
 import type { Area, Ioas, Reserved } from './state.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * The IOVA space of an IOAS (drivers/iommu/iommufd/io_pagetable.c): three sets of ranges.
@@ -90,7 +91,7 @@ export function checkIova(ioas: Ioas, iova: U64, length: U64): Refusal | undefin
 }
 
 function mappingsUnknown(ioas: Ioas, mayBe = ''): Refusal {
-  return notKnown(`mappings unknown since event ${ioas.unknownSince}`, mayBe);
+  return notKnown(unknownSinceText('mappings', ioas.unknownSince), mayBe);
 }
 
 /** Says that hardware limits this IOAS in a way that no event has told yet, so that nobody knows of this address. */

@@ -15,6 +15,7 @@ import { predictRefusal } from './refuse.js';
 import { type Rule, SELFTEST_FACT } from './rules.js';
 import type { Area, Ioas, IoPages } from './state.js';
 import { executeUnmap } from './unmap.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * IOAS_MAP, MAP_FILE and COPY (drivers/iommu/iommufd/ioas.c, io_pagetable.c).
@@ -270,7 +271,7 @@ function nthSource(call: Call): U64 {
   const source = typedObject(tx, call.file.object, struct.u32(12), 'ioas');
   const ioas = source === undefined ? undefined : tx.world.ioases.get(source.ioas);
   if (ioas === undefined) return struct.u64(32);
-  if (ioas.unknownSince >= 0) call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+  if (ioas.unknownSince >= 0) call.unknown(unknownSinceText('mappings', ioas.unknownSince));
   return nthAreaIova(ioas, struct.u32(32), struct.u32(36));
 }
 
@@ -291,7 +292,7 @@ function sourceSlices(call: Call, source: Ioas, from: U64, length: U64): Slice[]
     const area = rangeAt(source.areas, at);
     if (area === undefined) {
       if (source.unknownSince < 0) call.fail('ENOENT', 'copy.source-gap');
-      else if (call.unknown(`mappings unknown since event ${source.unknownSince}`)) forgetDestination(call);
+      else if (call.unknown(unknownSinceText('mappings', source.unknownSince))) forgetDestination(call);
       return undefined;
     }
     const end = min(last, area.last);

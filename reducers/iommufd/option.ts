@@ -7,6 +7,7 @@ import { recalculateAlignment } from './domain.js';
 import { checkAlignment, PAGE } from './iopt.js';
 import type { Rule } from './rules.js';
 import type { Ioas } from './state.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * IOMMU_OPTION (drivers/iommu/iommufd/main.c, ioas.c).
@@ -66,7 +67,7 @@ function rlimitMode(call: Call, op: number, value: U64): void {
   }
   if (mayNotSet(call)) return;
   if (hasTakenIds(context) && call.fail('EBUSY', 'option.rlimit-busy')) return;
-  if (context.unknownSince >= 0) call.unknown(`objects unknown since event ${context.unknownSince}`);
+  if (context.unknownSince >= 0) call.unknown(unknownSinceText('objects', context.unknownSince));
   if (value > 1 && call.fail('EINVAL', 'option.rlimit-value')) return;
   if (call.succeed('option.ok')) patchContext(call.tx, context.id, { accountMm: value === 1 });
 }
@@ -74,7 +75,7 @@ function rlimitMode(call: Call, op: number, value: U64): void {
 /** `since`: the event since which the option may have been set unseen, or -1. */
 function outValue(call: Call, value: number, since: number): void {
   if (since < 0) call.out64(16, value, 'val64');
-  else call.outUnknown(add(call.arg, 16), 8, `options unknown since event ${since}`);
+  else call.outUnknown(add(call.arg, 16), 8, unknownSinceText('options', since));
 }
 
 /** Predicts EPERM where the caller lacks CAP_SYS_RESOURCE; true when the caller should stop. What an answer shows is kept. */
@@ -124,7 +125,7 @@ export function refuseSmallPages(call: Call, ioas: Ioas): boolean {
   if (ioas.noLargePages) return false;
   if (ioas.hwpts.length > 0 && ioas.areas.size > 0) return call.fail('EINVAL', 'option.huge-in-use');
   if (ioas.unknownSince >= 0) {
-    call.unknown(`mappings unknown since event ${ioas.unknownSince}`);
+    call.unknown(unknownSinceText('mappings', ioas.unknownSince));
     return false;
   }
   const refused = ioas.alignment < PAGE ? checkAlignment(ioas, PAGE) : undefined;

@@ -9,6 +9,7 @@ import { dropSharer, unpinArea } from './held-pages.js';
 import { deleteArea } from './iopt.js';
 import type { Rule } from './rules.js';
 import type { Area, Ioas } from './state.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * IOAS_UNMAP (drivers/iommu/iommufd/ioas.c, io_pagetable.c). It takes whole areas only, goes from the bottom up and
@@ -89,7 +90,7 @@ export function planUnmap(ioas: Ioas, start: U64, last: U64): UnmapPlan {
     if (area.last >= last) break;
     at = add(area.last, 1);
   }
-  const unknown = ioas.unknownSince >= 0 && gap ? `mappings unknown since event ${ioas.unknownSince}` : '';
+  const unknown = ioas.unknownSince >= 0 && gap ? unknownSinceText('mappings', ioas.unknownSince) : '';
   return { areas, bytes, errno, rule, unknown };
 }
 

@@ -1,5 +1,5 @@
 import type { Event, MlockEvent } from '../../core/event.js';
-import { carve, type Interval, overlapping, rangeAt } from '../../core/interval.js';
+import { carve, type Interval, overlapping, rangeAt, trimmed } from '../../core/interval.js';
 import { add, alignDown, alignUp, lastOf, max, min, sub, type U64 } from '../../core/u64.js';
 import { processOf } from '../files/processes.js';
 import type { Tx } from '../tx.js';
@@ -132,10 +132,6 @@ function interval(start: U64, last: U64 | undefined): Interval | undefined {
 
 // ---- ranges -------------------------------------------------------------------------------------------------
 
-function trim(_range: Interval, start: U64, last: U64): Interval {
-  return Object.freeze({ start, last });
-}
-
 /** Locks the parts of a range that count. */
 function lock(tx: Tx, space: AddressSpace, range: Interval): void {
   let at = range.start;
@@ -165,7 +161,7 @@ function unlock(tx: Tx, spaceId: number, { start, last }: Interval): void {
 /** Takes a range out; how many pages of it were locked. */
 function carved(ranges: SpaceLocked['ranges'], start: U64, last: U64): number {
   let pages = 0;
-  for (const gone of carve(ranges, start, last, trim))
+  for (const gone of carve(ranges, start, last, trimmed))
     pages += pagesBetween(max(gone.start, start), min(gone.last, last));
   return pages;
 }

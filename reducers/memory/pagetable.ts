@@ -1,4 +1,4 @@
-import { carve, firstOverlap, type Interval, overlapping, type RangeMap } from '../../core/interval.js';
+import { carve, firstOverlap, type Interval, overlapping, type RangeMap, trimmed } from '../../core/interval.js';
 import { OrderedMap } from '../../core/ordered-map.js';
 import { add, alignDown, alignUp, max, min, sub, type U64 } from '../../core/u64.js';
 import type { Tx } from '../tx.js';
@@ -124,7 +124,6 @@ export interface PageTable {
   readonly changes: readonly Change[];
 }
 
-export const PAGE_BYTES = 4096;
 export const HUGE_BYTES = 2 ** 21;
 
 /** The table of a space; made with nothing in it when there is none yet. */
@@ -191,18 +190,14 @@ export function forgetKnowledge(tx: Tx, space: number): void {
   if (table?.knowledge === 'calls') tx.world.pageTables.set(space, Object.freeze({ ...table, knowledge: 'nothing' }));
 }
 
-export function trimRun(run: PteRun, start: U64, last: U64): PteRun {
-  return run.start === start && run.last === last ? run : Object.freeze({ ...run, start, last });
-}
-
 /** Takes the entries of a range away. Gives the runs that were touched, as they were. */
 export function clearRuns(runs: RangeMap<PteRun>, start: U64, last: U64): readonly PteRun[] {
-  return carve(runs, start, last, trimRun);
+  return carve(runs, start, last, trimmed);
 }
 
 /** Puts equal entries into a range, in the place of whatever was there, and joins what is equal around it. */
 export function setRun(runs: RangeMap<PteRun>, start: U64, last: U64, pte: Pte): void {
-  carve(runs, start, last, trimRun);
+  carve(runs, start, last, trimmed);
   let from = start;
   let to = last;
   const left = runs.lower(start);

@@ -30,6 +30,7 @@ import {
   IOMMU_UNMAP_DMA,
   SET_IOMMU,
 } from './uapi.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * /dev/vfio/vfio (drivers/vfio/container.c).
@@ -106,7 +107,7 @@ function backendIsType1(call: Call): boolean {
 }
 
 function stateUnknown({ unknownSince }: VfioContainer): string {
-  return `state of the container unknown since event ${unknownSince}`;
+  return unknownSinceText('state of the container', unknownSince);
 }
 
 const NO_TYPE1 = 'whether the kernel has the type1 backend was not shown yet';

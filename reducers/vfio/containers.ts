@@ -5,10 +5,10 @@ import { MSI_WINDOW, SURELY_TRANSLATED } from '../devices/pc-iommu.js';
 import { markUnsure } from '../memory/locked.js';
 import type { Tx } from '../tx.js';
 import type { VfioContainer, VfioGroup } from './state.js';
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /** Records of containers and groups: making, finding, changing. No rules here. */
 
-const PAGE_BYTES = 4096;
 /** Default of the module parameter `dma_entry_limit` (vfio_iommu_type1.c). */
 export const DEFAULT_ENTRY_LIMIT = 65535;
 

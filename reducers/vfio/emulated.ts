@@ -5,6 +5,7 @@ import { contextOf, objectOf, typedObject } from '../iommufd/context.js';
 import { notKnown, type Refusal, type Rule, refusal } from '../iommufd/rules.js';
 import type { Tx } from '../tx.js';
 import type { VfioDevice } from './state.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * Mediated devices on an iommufd (drivers/vfio/iommufd.c, `vfio_iommufd_emulated_*`).
@@ -40,7 +41,7 @@ export function attachEmulated(tx: Tx, contextId: number, accessId: number, ioas
     return notKnown('which object the device is in the iommufd is not known');
   if (objectOf(tx, contextId, ioasId)?.type !== 'ioas') {
     const since = contextOf(tx, contextId).unknownSince;
-    return since < 0 ? refusal(R.object.errno, R.object.id) : notKnown(`objects unknown since event ${since}`);
+    return since < 0 ? refusal(R.object.errno, R.object.id) : notKnown(unknownSinceText('objects', since));
   }
   return changeAccessIoas(tx, contextId, accessId, ioasId) ?? { ptId: ioasId };
 }

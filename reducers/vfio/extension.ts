@@ -19,6 +19,7 @@ import {
   EXT_UNMAP_ALL,
   EXT_UPDATE_VADDR,
 } from './uapi.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * VFIO_CHECK_EXTENSION (`vfio_container_ioctl_check_extension`). The backend answers, or, without one, the first of the
@@ -58,7 +59,7 @@ export function isType1Base(tx: Tx, value: number): boolean {
 export function checkExtension(call: Call): void {
   const container = containerOf(call);
   const answer = extension(call.tx, container, Number(call.arg));
-  if (answer === 'unknown') call.unknown(`state of the container unknown since event ${container.unknownSince}`);
+  if (answer === 'unknown') call.unknown(unknownSinceText('state of the container', container.unknownSince));
   else if (answer === 1 && Number(call.arg) === EXT_UPDATE_VADDR && isNatureOpen(call.tx, container)) {
     // Mediated devices have none, nor has a container that iommufd provides: which it is, later answers tell.
     call.succeedUnlessLearned('check-extension.value', 1, (ret) => ret === 0);

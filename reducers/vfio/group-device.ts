@@ -23,6 +23,7 @@ import { markEmulated } from './groups.js';
 import { isBadPointer } from './payload.js';
 import { refuse, type Rule } from './rules.js';
 import type { VfioGroup } from './state.js';
+import { unknownSinceText } from '../answer.js';
 
 /**
  * VFIO_GROUP_GET_DEVICE_FD (drivers/vfio/group.c): opens a device of the group by its name on its bus.
@@ -78,13 +79,13 @@ function openNamed(call: Call, group: VfioGroup, name: string): void {
   if (container === undefined && group.iommufd === 0) {
     if (group.unknownSince < 0) {
       if (refuse(call, R.noContainer)) return;
-    } else call.unknown(`state of the group unknown since event ${group.unknownSince}`);
+    } else call.unknown(unknownSinceText('state of the group', group.unknownSince));
   } else if (first && container?.backend === 'none') {
     if (isUnnamedOpen(call, group))
       call.unknown('which device of the group is open was not recorded: this one or another');
     else if (refuse(call, R.noBackend)) return;
   } else if (container?.backend === 'unknown')
-    call.unknown(`state of the container unknown since event ${container.unknownSince}`);
+    call.unknown(unknownSinceText('state of the container', container.unknownSince));
   const devid = first && group.iommufd !== 0 ? bind(call, group, name) : 0;
   if (devid === REFUSED) return;
   const fd = succeedWithFd(call, 'get-device-fd.ok');
@@ -140,7 +141,7 @@ function attachCompat(tx: Tx, contextId: number, id: number, mediated: boolean, 
   const ioas = compatIoasId(tx, contextId);
   if (ioas === 0) {
     const since = contextOf(tx, contextId).unknownSince;
-    return since < 0 ? refusal(R.noIoas.errno, R.noIoas.id) : notKnown(`objects unknown since event ${since}`);
+    return since < 0 ? refusal(R.noIoas.errno, R.noIoas.id) : notKnown(unknownSinceText('objects', since));
   }
   return mediated ? attachEmulated(tx, contextId, id, ioas) : attachDevice(tx, contextId, id, ioas, seq);
 }

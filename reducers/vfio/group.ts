@@ -1,6 +1,6 @@
 import type { IoctlEvent } from '../../core/event.js';
 import { add } from '../../core/u64.js';
-import { find } from '../answer.js';
+import { find, unknownSinceText } from '../answer.js';
 import type { Call } from '../call.js';
 import { type Explanations, explained, listText, rangeText } from '../explain.js';
 import { givenField } from '../explain-given.js';
@@ -105,7 +105,7 @@ function ioctl(call: Call): void {
 const hasIommu = (group: VfioGroup): boolean => group.container !== 0 || group.iommufd !== 0;
 
 function groupUnknown(group: VfioGroup): string {
-  return `state of the group unknown since event ${group.unknownSince}`;
+  return unknownSinceText('state of the group', group.unknownSince);
 }
 
 /** A device of the group that is still bound to an iommufd owns the group's DMA, also when the group has left it. */

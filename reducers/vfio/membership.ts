@@ -7,6 +7,7 @@ import type { Tx } from '../tx.js';
 import { areGroupsKnown, hasDomain, patchContainer, patchGroup } from './containers.js';
 import { ENTRY_LIMIT_KEY, iommuKey, numberFact, smallFact } from './facts.js';
 import type { Backend, DmaMapping, VfioContainer } from './state.js';
+import { PAGE_BYTES } from '../memory/flags.js';
 
 /**
  * Groups enter and leave containers (drivers/vfio/container.c, and attach_group/detach_group of
@@ -57,8 +58,6 @@ function isUnlimited(container: VfioContainer): boolean {
   const only = container.ranges?.length === 1 ? container.ranges[0] : undefined;
   return only?.start === 0 && only.last === U64_MAX;
 }
-
-const PAGE_BYTES = 4096;
 
 /** Smallest page size of a bitmap of sizes; sizes below a CPU page are hidden by the kernel. */
 export function lowestBit(sizes: number | bigint): number {
@@ -149,10 +148,7 @@ function allDirty(tx: Tx, containerId: number): void {
 
 /** Bitmaps that are made anew, or are gone. */
 export function clearBitmaps(tx: Tx, containerId: number): void {
-  const bitmaps = tx.openTable(tx.world.containers, containerId, 'bitmaps');
-  const first = bitmaps.firstKey();
-  const last = bitmaps.lastKey();
-  if (first !== undefined && last !== undefined) bitmaps.deleteRange(first, last);
+  tx.openTable(tx.world.containers, containerId, 'bitmaps').clear();
 }
 
 /**
@@ -172,9 +168,7 @@ function clearContainer(tx: Tx, container: VfioContainer): void {
   const mappings = tx.openTable(tx.world.containers, container.id, 'mappings');
   const had = mappings.size > 0 || container.had === 'mappings' ? 'mappings' : 'groups';
   for (const mapping of mappings.values()) unpin(tx, mapping);
-  const first = mappings.firstKey();
-  const last = mappings.lastKey();
-  if (first !== undefined && last !== undefined) mappings.deleteRange(first, last);
+  mappings.clear();
   clearBitmaps(tx, container.id);
   patchContainer(tx, container.id, {
     backend: 'none',

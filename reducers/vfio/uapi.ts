@@ -81,7 +81,14 @@ export const REGION_READ = 1;
 export const REGION_WRITE = 2;
 export const REGION_MMAP = 4;
 export const REGION_CAPS = 8;
+export const REGION_CAP_SPARSE_MMAP = 1;
+export const REGION_CAP_TYPE = 2;
 export const REGION_CAP_MSIX_MAPPABLE = 3;
+/** id 0, version 2, next 4 of each capability; type 8 and subtype 12 of {@link REGION_CAP_TYPE}. */
+export const REGION_CAP_HEAD_BYTES = 8;
+export const REGION_CAP_TYPE_BYTES = 16;
+/** vfio_region_info, behind which its capabilities come. */
+export const REGION_INFO_BYTES = 32;
 
 export const PCI_NUM_REGIONS = 9;
 export const PCI_ROM_REGION = 6;

@@ -1,5 +1,5 @@
 import { add } from '../../../core/u64.js';
-import { find } from '../../answer.js';
+import { find, unknownSinceText } from '../../answer.js';
 import type { Call } from '../../call.js';
 import { refusedUnseen } from '../../iommufd/access.js';
 import {
@@ -103,7 +103,7 @@ export function bindIommufd(call: Call): void {
   if (groupBlocks(call, device)) return;
   if (device.boundFile === call.file.id) {
     if (device.unknownSince < 0 && refuse(call, R.bindTwice)) return;
-    call.unknown(`whether the file has bound the device is unknown since event ${device.unknownSince}`);
+    call.unknown(unknownSinceText('whether the file has bound the device is', device.unknownSince));
   }
   if ((flags & FLAG_TOKEN) !== 0 && tokenEnds(call, device, argsz)) return;
   const file = lookFd(call, fd);
@@ -157,7 +157,7 @@ function bind(call: Call, device: VfioDevice, contextId: number): void {
   const next = predictDeviceId(tx, contextId);
   const since = contextOf(tx, contextId).unknownSince;
   if (since < 0) call.out32(12, next, 'out_devid');
-  else call.outUnknown(add(call.arg, 12), 4, `objects unknown since event ${since}`);
+  else call.outUnknown(add(call.arg, 12), 4, unknownSinceText('objects', since));
   if (mediated) {
     giveAccess(call, device, contextId, bindEmulated(tx, contextId, call.event.seq));
     return;

@@ -9,7 +9,17 @@ import { deviceKey } from '../facts.js';
 import { takeStruct } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
-import { DEVICE_FLAG_PCI, PCI_NUM_IRQS, REGION_CAPS, REGION_MMAP, REGION_READ, REGION_WRITE } from '../uapi.js';
+import {
+  DEVICE_FLAG_PCI,
+  PCI_NUM_IRQS,
+  REGION_CAP_TYPE,
+  REGION_CAP_TYPE_BYTES,
+  REGION_CAPS,
+  REGION_INFO_BYTES,
+  REGION_MMAP,
+  REGION_READ,
+  REGION_WRITE,
+} from '../uapi.js';
 
 /**
  * What the sample displays mdpy and mbochs answer (samples/vfio-mdev). GET_IRQ_INFO finds no vectors of any interrupt and
@@ -30,9 +40,6 @@ export const DISPLAY_RULES = {
 } as const satisfies Record<string, Rule>;
 
 const R = DISPLAY_RULES;
-const REGION_INFO_BYTES = 32;
-const TYPE_CAP_BYTES = 16;
-const CAP_TYPE = 2;
 const TYPE_GFX = 1;
 const SUBTYPE_EDID = 1;
 const PLANE_BYTES = 60;
@@ -75,7 +82,7 @@ export function displayRegionInfo(
 }
 
 function edidCapability(call: Call): void {
-  const total = REGION_INFO_BYTES + TYPE_CAP_BYTES;
+  const total = REGION_INFO_BYTES + REGION_CAP_TYPE_BYTES;
   const fits = call.struct.u32(0) >= total;
   call.out32(12, fits ? REGION_INFO_BYTES : 0, 'cap_offset');
   if (!fits) {
@@ -83,8 +90,8 @@ function edidCapability(call: Call): void {
     return;
   }
   call.extentBytes = total;
-  const cap = new Uint8Array(TYPE_CAP_BYTES);
-  putU32(cap, 0, CAP_TYPE | (1 << 16));
+  const cap = new Uint8Array(REGION_CAP_TYPE_BYTES);
+  putU32(cap, 0, REGION_CAP_TYPE | (1 << 16));
   putU32(cap, 8, TYPE_GFX);
   putU32(cap, 12, SUBTYPE_EDID);
   call.outBytes(add(call.arg, REGION_INFO_BYTES), new Bytes(cap), 'type capability');

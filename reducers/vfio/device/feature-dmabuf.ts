@@ -8,6 +8,7 @@ import type { VfioDevice } from '../state.js';
 import { PCI_ROM_REGION } from '../uapi.js';
 import { configOf, isPorts } from './config-space.js';
 import { regionBytes } from './region.js';
+import { PAGE_BYTES } from '../../memory/flags.js';
 
 /**
  * Feature DMA_BUF (vfio_pci_dmabuf.c, `vfio_pci_core_feature_dma_buf`): a dma-buf over parts of a BAR, for other
@@ -26,7 +27,6 @@ export const DMA_BUF_RULES = {
 } as const satisfies Record<string, Rule>;
 
 const R = DMA_BUF_RULES;
-const PAGE_BYTES = 4096;
 const RANGES_AT = 24;
 const RANGE_BYTES = 16;
 /** All of them have to fit into 4 MiB, the most that the kernel allocates in one piece. */

@@ -9,6 +9,7 @@ import type { IoEventFd, VfioDevice } from '../state.js';
 import { PCI_OFFSET_SHIFT, PCI_ROM_REGION } from '../uapi.js';
 import { msixTable } from './config-space.js';
 import { regionBytes, regionKey } from './region.js';
+import { unknownSinceText } from '../../answer.js';
 
 /**
  * VFIO_DEVICE_IOEVENTFD (`vfio_pci_ioctl_ioeventfd`, `vfio_pci_ioeventfd`): a write of fixed data into a BAR whenever
@@ -53,7 +54,7 @@ export function ioeventfd(call: Call): void {
   if (placeRefused(call, device, bar, pos, bytes)) return;
   if (bytes === WIDEST && refuse(call, R.width)) return;
   if (device.unknownSince >= 0) {
-    call.unknown(`triggers of the device unknown since event ${device.unknownSince}`);
+    call.unknown(unknownSinceText('triggers of the device', device.unknownSince));
     return;
   }
   register(call, device, { bar, pos, data: struct.u64(16), bytes }, fd);

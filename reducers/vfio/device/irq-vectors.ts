@@ -1,9 +1,8 @@
 import type { Call } from '../../call.js';
 import type { Tx } from '../../tx.js';
-import { numberFact, smallFact, teach } from '../facts.js';
+import { deviceKey, numberFact, smallFact, teach } from '../facts.js';
 import type { VfioDevice } from '../state.js';
 import { IRQ_ERR, IRQ_INFO_NORESIZE, IRQ_INTX, IRQ_MSI, IRQ_MSIX, IRQ_REQ, PCI_CONFIG_REGION } from '../uapi.js';
-import { deviceKey } from '../facts.js';
 import { CAP_EXPRESS, CAP_MSI, CAP_MSIX, configOf } from './config-space.js';
 import { regionKey } from './region.js';
 

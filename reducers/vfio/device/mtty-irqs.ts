@@ -16,6 +16,7 @@ import {
   PCI_NUM_IRQS,
 } from '../uapi.js';
 import { type IrqRequest, SET_IRQS_RULES as R, validRequest } from './irq-request.js';
+import { unknownSinceText } from '../../answer.js';
 
 /**
  * SET_IRQS of mtty (samples/vfio-mdev/mtty.c, `mtty_set_irqs`). It takes the number of interrupt kinds for the number
@@ -29,7 +30,7 @@ export function mttyIrqs(call: Call, device: VfioDevice, struct: Bytes): void {
   const request = validRequest(call, struct, PCI_NUM_IRQS);
   if (request === undefined) return;
   const { index, action } = request;
-  if (device.unknownSince >= 0) call.unknown(`interrupts of the device unknown since event ${device.unknownSince}`);
+  if (device.unknownSince >= 0) call.unknown(unknownSinceText('interrupts of the device', device.unknownSince));
   if (index !== IRQ_INTX && index !== IRQ_MSI) unlessUntold(call, device, R.action);
   else if (action === IRQ_ACTION_MASK || action === IRQ_ACTION_UNMASK) mask(call, device, request);
   else if (action === IRQ_ACTION_TRIGGER) trigger(call, device, request);

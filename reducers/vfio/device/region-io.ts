@@ -7,9 +7,19 @@ import { BY_CDEV, isMemoryOn, patchDevice } from '../devices.js';
 import { deviceKey, smallFact } from '../facts.js';
 import { refuse, type Rule } from '../rules.js';
 import type { VfioDevice } from '../state.js';
-import { PCI_CONFIG_REGION, PCI_OFFSET_SHIFT, PCI_ROM_REGION, PCI_VGA_REGION } from '../uapi.js';
+import {
+  PCI_CONFIG_REGION,
+  PCI_OFFSET_SHIFT,
+  PCI_ROM_REGION,
+  PCI_VGA_REGION,
+  REGION_CAP_HEAD_BYTES,
+  REGION_CAP_TYPE,
+  REGION_CAP_TYPE_BYTES,
+  REGION_INFO_BYTES,
+} from '../uapi.js';
 import { CAP_EXPRESS, CAP_PM, type ConfigView, configOf, isPorts, keepConfig, msixTable } from './config-space.js';
 import { isVga, regionBytes, regionKey } from './region.js';
+import { PAGE_BYTES } from '../../memory/flags.js';
 
 /**
  * Reads and writes of a PCI device's regions, by pread and pwrite on its file (vfio_pci_rdwr.c, vfio_pci_config.c). They are no
@@ -40,8 +50,6 @@ const COMMAND = 4;
 const PM_CONTROL = 4;
 const PM_STATE_MASK = 3;
 const PM_D3 = 3;
-/** BARs of I/O ports have 256 bytes at most. */
-const PAGE_BYTES = 4096;
 /** Config space of a conventional device, and of one of PCI Express. */
 const CONFIG_BYTES = 256;
 const EXPRESS_CONFIG_BYTES = 4096;
@@ -114,6 +122,7 @@ function predictBar(call: Call, device: VfioDevice, access: Access): void {
   if (offset >= size && refuse(call, R.bar)) return;
   const done = Math.min(count, Number(size) - offset);
   if (!isMemoryOn(device) && reachesHardware(call, device, index, offset, done)) {
+    // BARs of I/O ports have 256 bytes at most.
     const inMemory = index === PCI_ROM_REGION || size >= PAGE_BYTES;
     const ports = inMemory ? false : isPorts(configOf(call.tx, device), index);
     if (ports === undefined) call.unknown('whether the BAR is in memory or of I/O ports');
@@ -181,20 +190,15 @@ function fieldText(call: Call, device: VfioDevice, index: number, offset: number
   const caps = call.tx.world.facts.get(regionKey(device.name, index, 'caps'))?.value;
   if (!(caps instanceof Bytes)) return '';
   // Offsets in the chain count from the beginning of the struct before it.
-  for (let at = 0; caps.has(at, CAP_HEAD_BYTES); ) {
-    if (caps.u16(at) === CAP_TYPE && caps.has(at, CAP_TYPE_BYTES))
+  for (let at = 0; caps.has(at, REGION_CAP_HEAD_BYTES); ) {
+    if (caps.u16(at) === REGION_CAP_TYPE && caps.has(at, REGION_CAP_TYPE_BYTES))
       return regionFieldText(caps.u32(at + 8), caps.u32(at + 12), offset, data);
-    const next = caps.u32(at + 4) - INFO_BYTES;
+    const next = caps.u32(at + 4) - REGION_INFO_BYTES;
     if (next <= at) return '';
     at = next;
   }
   return '';
 }
-
-const CAP_HEAD_BYTES = 8;
-const CAP_TYPE = 2;
-const CAP_TYPE_BYTES = 16;
-const INFO_BYTES = 32;
 
 function regionName(index: number): string {
   if (index < PCI_ROM_REGION) return `BAR ${index}`;

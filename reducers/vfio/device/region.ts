@@ -16,14 +16,20 @@ import {
   PCI_OFFSET_SHIFT,
   PCI_ROM_REGION,
   PCI_VGA_REGION,
+  REGION_CAP_HEAD_BYTES,
   REGION_CAP_MSIX_MAPPABLE,
+  REGION_CAP_SPARSE_MMAP,
+  REGION_CAP_TYPE,
+  REGION_CAP_TYPE_BYTES,
   REGION_CAPS,
+  REGION_INFO_BYTES,
   REGION_MMAP,
   REGION_READ,
   REGION_WRITE,
 } from '../uapi.js';
 import { configOf, isPorts, msixTable } from './config-space.js';
 import { displayOf, displayRegionInfo } from './display.js';
+import { PAGE_BYTES } from '../../memory/flags.js';
 
 /**
  * VFIO_DEVICE_GET_REGION_INFO (`vfio_get_region_info`, then the driver's part). Struct: argsz 0, flags 4, index 8,
@@ -40,27 +46,21 @@ export const REGION_RULES = {
 } as const satisfies Record<string, Rule>;
 
 const R = REGION_RULES;
-const STRUCT_BYTES = 32;
 const MSIX_CAP_BYTES = 8;
 const MAX_CAPS_BYTES = 1 << 16;
-const CAP_HEAD_BYTES = 8;
-const CAP_SPARSE_MMAP = 1;
 const CAP_SPARSE_HEAD_BYTES = 16;
 const CAP_AREA_BYTES = 16;
-const CAP_TYPE = 2;
-const CAP_TYPE_BYTES = 16;
-const PAGE_BYTES = 4096;
 /** Of the VGA region: all addresses below 1 MiB that a VGA controller may decode. */
 const VGA_BYTES = 0xc_0000;
 /** Size of mtty's config space, which no PCI device has. */
 const MTTY_CONFIG_BYTES = 0xff;
 
 export function regionInfo(call: Call): void {
-  const struct = takeStruct(call, STRUCT_BYTES, R.argsz);
+  const struct = takeStruct(call, REGION_INFO_BYTES, R.argsz);
   if (struct === undefined) return;
   const device = deviceOf(call);
   const index = struct.u32(8);
-  call.extentBytes = STRUCT_BYTES;
+  call.extentBytes = REGION_INFO_BYTES;
   if (device.driver === 'mtty') return mttyRegion(call, device, index);
   const display = displayOf(device);
   if (display !== undefined) return displayRegionInfo(call, display, index, R.index, regionKey(device.name, 0, 'size'));
@@ -194,14 +194,14 @@ function capabilities(call: Call, device: VfioDevice, index: number): void {
     call.outUnknown(call.arg, 16, 'capabilities of the region are not in the recording');
     return;
   }
-  const fits = call.struct.u32(0) >= STRUCT_BYTES + capsBytes;
-  call.out32(12, fits ? STRUCT_BYTES : 0, 'cap_offset');
+  const fits = call.struct.u32(0) >= REGION_INFO_BYTES + capsBytes;
+  call.out32(12, fits ? REGION_INFO_BYTES : 0, 'cap_offset');
   if (!fits) {
-    call.out32(0, STRUCT_BYTES + capsBytes, 'argsz');
+    call.out32(0, REGION_INFO_BYTES + capsBytes, 'argsz');
     return;
   }
-  call.extentBytes = STRUCT_BYTES + capsBytes;
-  const at = add(call.arg, STRUCT_BYTES);
+  call.extentBytes = REGION_INFO_BYTES + capsBytes;
+  const at = add(call.arg, REGION_INFO_BYTES);
   if (bar) {
     const cap = new Uint8Array(MSIX_CAP_BYTES);
     putU32(cap, 0, REGION_CAP_MSIX_MAPPABLE | (1 << 16));
@@ -218,7 +218,7 @@ function capsLength(call: Call, device: VfioDevice, index: number): number | und
   if (known !== undefined) return known;
   const told = find(call.memOut, call.arg, 16);
   if (told === undefined) return undefined;
-  const bytes = told.u32(12) === 0 ? told.u32(0) - STRUCT_BYTES : chainBytes(call, device, told.u32(12));
+  const bytes = told.u32(12) === 0 ? told.u32(0) - REGION_INFO_BYTES : chainBytes(call, device, told.u32(12));
   if (bytes === undefined || bytes < MSIX_CAP_BYTES || bytes > MAX_CAPS_BYTES) return undefined;
   teach(call, key, bytes);
   return bytes;
@@ -229,20 +229,20 @@ function capsLength(call: Call, device: VfioDevice, index: number): number | und
  * from its kind. That the MSI-X table may be mapped is said by vfio-pci alone.
  */
 function chainBytes(call: Call, device: VfioDevice, first: number): number | undefined {
-  const at = first < STRUCT_BYTES ? undefined : lastCapability(call, device, first);
-  const header = at === undefined ? undefined : find(call.memOut, add(call.arg, at), CAP_HEAD_BYTES);
+  const at = first < REGION_INFO_BYTES ? undefined : lastCapability(call, device, first);
+  const header = at === undefined ? undefined : find(call.memOut, add(call.arg, at), REGION_CAP_HEAD_BYTES);
   if (at === undefined || header === undefined) return undefined;
-  const rest = at - STRUCT_BYTES;
-  if (header.u16(0) === REGION_CAP_MSIX_MAPPABLE) return rest + CAP_HEAD_BYTES;
-  if (header.u16(0) === CAP_TYPE) return rest + CAP_TYPE_BYTES;
-  const areas = find(call.memOut, add(call.arg, at + CAP_HEAD_BYTES), 4)?.u32(0);
-  if (header.u16(0) !== CAP_SPARSE_MMAP || areas === undefined) return undefined;
+  const rest = at - REGION_INFO_BYTES;
+  if (header.u16(0) === REGION_CAP_MSIX_MAPPABLE) return rest + REGION_CAP_HEAD_BYTES;
+  if (header.u16(0) === REGION_CAP_TYPE) return rest + REGION_CAP_TYPE_BYTES;
+  const areas = find(call.memOut, add(call.arg, at + REGION_CAP_HEAD_BYTES), 4)?.u32(0);
+  if (header.u16(0) !== REGION_CAP_SPARSE_MMAP || areas === undefined) return undefined;
   return rest + CAP_SPARSE_HEAD_BYTES + areas * CAP_AREA_BYTES;
 }
 
 function lastCapability(call: Call, device: VfioDevice, first: number): number | undefined {
   for (let at = first; ; ) {
-    const header = find(call.memOut, add(call.arg, at), CAP_HEAD_BYTES);
+    const header = find(call.memOut, add(call.arg, at), REGION_CAP_HEAD_BYTES);
     if (header === undefined) return undefined;
     if (header.u16(0) === REGION_CAP_MSIX_MAPPABLE) tellDriver(call.tx, device, 'pci', call.event.seq);
     const next = header.u32(4);

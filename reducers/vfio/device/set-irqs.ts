@@ -23,6 +23,7 @@ import { type IrqOutcome, irqUnknown } from './irq-outcome.js';
 import { IRQ_HEAD_BYTES, type IrqRequest, SET_IRQS_RULES as R, validRequest } from './irq-request.js';
 import { IRQ_INFO_NO_RESIZE_KNOWN, msiResizes, teachBounds, type VectorBounds, vectorBounds } from './irq-vectors.js';
 import { mttyIrqs } from './mtty-irqs.js';
+import { unknownSinceText } from '../../answer.js';
 
 /**
  * VFIO_DEVICE_SET_IRQS (`vfio_set_irqs_validate_and_prepare`, vfio_pci_intrs.c). Struct: argsz 0, flags 4, index 8,
@@ -62,7 +63,7 @@ function conclude(
 ): void {
   if (outcome.unknown !== '') call.unknown(outcome.unknown);
   else if (rangeDecides(call, device, request, outcome, bounds)) return;
-  if (device.unknownSince >= 0) call.unknown(`interrupts of the device unknown since event ${device.unknownSince}`);
+  if (device.unknownSince >= 0) call.unknown(unknownSinceText('interrupts of the device', device.unknownSince));
   if (outcome.rule !== undefined && refuse(call, outcome.rule)) return;
   if (outcome.after !== undefined && device.irqs.type < 0 && enablingFails(call, outcome.after)) return;
   if (!call.succeed('set-irqs.ok')) return;

@@ -3,6 +3,7 @@ import type { Call } from '../../call.js';
 import { containerOf, patchContainer } from '../containers.js';
 import { type Rule, refuse } from '../rules.js';
 import type { SpaprBackend } from '../state.js';
+import { unknownSinceText } from '../../answer.js';
 
 /** The record of a container's sPAPR backend, and the facts of a POWER machine. */
 
@@ -49,7 +50,7 @@ export function newSpapr(v2: boolean): SpaprBackend {
 export function lacks(call: Call, rule: Rule): boolean {
   const { unknownSince } = spaprOf(call);
   if (unknownSince < 0) return refuse(call, rule);
-  return !call.unknown(`windows and memory of the container unknown since event ${unknownSince}`);
+  return !call.unknown(unknownSinceText('windows and memory of the container', unknownSince));
 }
 
 /** v1 reuses the one window that its group has. */

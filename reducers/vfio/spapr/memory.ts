@@ -6,6 +6,7 @@ import { takeStruct } from '../payload.js';
 import { refuse, type Rule } from '../rules.js';
 import type { SpaprBackend } from '../state.js';
 import { lacks, patchSpapr, spaprOf } from './backend.js';
+import { unknownSinceText } from '../../answer.js';
 
 /**
  * Memory of an address space that v2 containers may map (SPAPR_REGISTER_MEMORY, SPAPR_UNREGISTER_MEMORY; the list is in
@@ -67,7 +68,7 @@ function newRegionRefused(call: Call, vaddr: U64, last: U64): boolean {
     if (spapr?.space === call.process.space && firstOverlap(spapr.registered, vaddr, last) !== undefined)
       return refuse(call, R.overlap);
   const { unknownSince } = spaprOf(call);
-  if (unknownSince >= 0) call.unknown(`registered memory unknown since event ${unknownSince}`);
+  if (unknownSince >= 0) call.unknown(unknownSinceText('registered memory', unknownSince));
   return false;
 }
 

@@ -9,6 +9,7 @@ import type { DirtyBits, DmaMapping, VfioContainer } from '../state.js';
 import { DIRTY_GET_BITMAP, DIRTY_START, DIRTY_STOP } from '../uapi.js';
 import { bitmapArgumentFits, DirtyReport, TRACKING_UNKNOWN } from './bitmap.js';
 import { BITMAP_PAGES_MAX } from './map.js';
+import { unknownSinceText } from '../../answer.js';
 
 /**
  * VFIO_IOMMU_DIRTY_PAGES of type1 (`vfio_iommu_type1_dirty_pages`): START and STOP switch tracking, GET_BITMAP
@@ -45,7 +46,7 @@ const RANGE_BYTES = 48;
 export function dirtyPages(call: Call): void {
   const container = containerOf(call);
   if (container.backend === 'unknown') {
-    if (call.unknown(`state of the container unknown since event ${container.unknownSince}`))
+    if (call.unknown(unknownSinceText('state of the container', container.unknownSince)))
       setTracking(call, container.id, null);
     return;
   }
@@ -121,7 +122,7 @@ function getBitmap(call: Call, container: VfioContainer): void {
   const end = rangeAt(mappings, last);
   if (end !== undefined && end.last !== last && refuse(call, R.cuts)) return;
   if (container.unknownSince >= 0) {
-    call.unknown(`mappings of the container unknown since event ${container.unknownSince}`);
+    call.unknown(unknownSinceText('mappings of the container', container.unknownSince));
     return;
   }
   report(call, container, overlapping(mappings, iova, last), iova);

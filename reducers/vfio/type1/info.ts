@@ -1,6 +1,6 @@
 import { Bytes, putU32, putU64 } from '../../../core/bytes.js';
 import { add, type U64 } from '../../../core/u64.js';
-import { find } from '../../answer.js';
+import { find, unknownSinceText } from '../../answer.js';
 import type { Call } from '../../call.js';
 import { areGroupsKnown, containerOf, patchContainer } from '../containers.js';
 import { ENTRY_LIMIT_KEY, iommuKey, smallFact, teach } from '../facts.js';
@@ -45,7 +45,7 @@ export function getInfo(call: Call): void {
   if (struct === undefined) return;
   const container = containerOf(call);
   if (container.backend === 'unknown' || !areGroupsKnown(container)) {
-    call.unknown(`state of the container unknown since event ${container.unknownSince}`);
+    call.unknown(unknownSinceText('state of the container', container.unknownSince));
     return;
   }
   const argsz = struct.u32(0);
@@ -121,7 +121,7 @@ function writeChain(
     putU32(avail, 8, left);
     call.outBytes(availAt, new Bytes(avail), 'DMA available capability');
   } else {
-    call.outUnknown(availAt, AVAIL_BYTES, `mappings of the container unknown since event ${container.unknownSince}`);
+    call.outUnknown(availAt, AVAIL_BYTES, unknownSinceText('mappings of the container', container.unknownSince));
   }
   if (count === 0) return;
   const rangesAt = add(availAt, AVAIL_BYTES);

@@ -23,6 +23,7 @@ import { TRACKING_UNKNOWN } from './bitmap.js';
 import { MAP_MEMLOCK_RULE, MAP_PIN_RULE } from './pin-rule.js';
 import { judgePin, limitQuestion, STOPS } from './pinning.js';
 import { teachWidth, widthOf } from './width.js';
+import { unknownSinceText } from '../../answer.js';
 
 /**
  * VFIO_IOMMU_MAP_DMA of type1 (vfio_iommu_type1.c, `vfio_iommu_type1_map_dma` and `vfio_dma_do_map`).
@@ -109,7 +110,7 @@ export function mapDma(call: Call): void {
 }
 
 function unknownText(container: VfioContainer): string {
-  return `mappings of the container unknown since event ${container.unknownSince}`;
+  return unknownSinceText('mappings of the container', container.unknownSince);
 }
 
 function addMapping(call: Call, container: VfioContainer, iova: U64, last: U64, vaddr: U64, access: number): void {

@@ -10,6 +10,7 @@ import { type Rule, refuse, refuseOverflow } from '../rules.js';
 import type { DmaMapping, VfioContainer } from '../state.js';
 import { UNMAP_ALL, UNMAP_GET_DIRTY_BITMAP, UNMAP_VADDR } from '../uapi.js';
 import { bitmapArgumentFits, DirtyReport, TRACKING_UNKNOWN } from './bitmap.js';
+import { unknownSinceText } from '../../answer.js';
 
 /**
  * VFIO_IOMMU_UNMAP_DMA of type1 (`vfio_iommu_type1_unmap_dma`, `vfio_dma_do_unmap`).
@@ -236,7 +237,7 @@ function reportDirty(call: Call, container: VfioContainer, inside: readonly DmaM
 
 /** Not all mappings are known: what the recording says is taken over. */
 function forgetRange(call: Call, container: VfioContainer, flags: number, iova: U64, last: U64): void {
-  const happened = call.unknown(`mappings of the container unknown since event ${container.unknownSince}`);
+  const happened = call.unknown(unknownSinceText('mappings of the container', container.unknownSince));
   if (!happened || (flags & UNMAP_VADDR) !== 0) return;
   const mappings = call.tx.openTable(call.tx.world.containers, container.id, 'mappings');
   const inside = touched(mappings, iova, last, container.backend === 'type1');
